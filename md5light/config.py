@@ -1,0 +1,419 @@
+"""The INI file: every key with its type, its default and its meaning, in one place.
+
+Each section is a frozen dataclass, each key a field made by `_key`. The example file, `config show`, the
+checks and the code all read these fields, so there is one source of defaults.
+"""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import ipaddress
+import os
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from md5light import __version__
+from md5light.errors import ConfigError
+
+#: where the file is looked for when neither --config nor $MD5LIGHT_CONFIG names one
+DEFAULT_FILE = Path("/etc/md5light/config.ini")
+
+#: what is shown in a secret's place
+MASK = "********"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    """A set of port numbers, as ranges that include both ends."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+    def __contains__(self, port: int) -> bool:
+        return any(first <= port <= last for first, last in self.ranges)
+
+    def __str__(self) -> str:
+        return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ranges)
+
+
+# --- readers: from the text of a value to the value; a ValueError says what was expected -----------------------
+
+
+def _text(value: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("must be one line without control characters")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of: {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", value) or not low <= int(value) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        if not re.fullmatch(r"[+-]?([0-9]{1,20}(\.[0-9]*)?|\.[0-9]+)", value) or not low <= float(value) <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def _yes_or_no(value: str) -> bool:
+    try:
+        return configparser.ConfigParser.BOOLEAN_STATES[value.lower()]
+    except KeyError:
+        raise ValueError("must be yes or no") from None
+
+
+def _items(value: str) -> list[str]:
+    return [item for item in re.split(r"[\s,]+", value) if item]
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    networks = []
+    for item in _items(value):
+        try:
+            networks.append(ipaddress.ip_network(item))
+        except ValueError:
+            raise ValueError(f"must be networks such as 10.0.0.0/8 or fd00::/8; {item!r} is not one") from None
+    return tuple(networks)
+
+
+def _ports(value: str) -> Ports:
+    ranges = []
+    for item in _items(value):
+        match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", item)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last <= 65535:
+            raise ValueError(f"must be ports from 1 to 65535 or ranges such as 8000-8999; {item!r} is neither")
+        ranges.append((first, last))
+    if not ranges:
+        raise ValueError("must name at least one port")
+    return Ports(tuple(ranges))
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value)) if value else ""
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+
+
+def _http_url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError("must be a URL such as https://md5.example.org")
+    return value.rstrip("/")
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[^\s/@\x00-\x1f\x7f]+", value):
+        raise ValueError("must be a host name or an IP address")
+    return value
+
+
+def _host_or_nothing(value: str) -> str:
+    return _host(value) if value else value
+
+
+def _mail_address(value: str) -> str:
+    if not re.fullmatch(r"[^\s@<>,;:\"()\[\]\\\x00-\x1f\x7f-\uffff]+@[A-Za-z0-9.-]+", value):
+        raise ValueError("must be a plain mail address such as md5light@example.org")
+    return value
+
+
+def _database(value: str) -> str:
+    if not _text(value) or ("://" in value and not value.startswith("postgresql://")):
+        raise ValueError("must be a file or postgresql://…")
+    return value
+
+
+def _path(value: str) -> str:
+    if not _text(value):
+        raise ValueError("must be a path")
+    return value
+
+
+def _header(value: str) -> str:
+    if not re.fullmatch(r"[\x20-\x7e]+", value):
+        raise ValueError("must be printable ASCII characters")
+    return value
+
+
+# --- the keys --------------------------------------------------------------------------------------------------
+
+
+def _key(read: Callable[[str], T], default: str, meaning: str, *, secret: bool = False, path: bool = False) -> T:
+    """Describe a key: `default` is written as it would be in the file and read by the same reader."""
+    metadata = {"read": read, "default": default, "meaning": meaning, "secret": secret, "path": path}
+
+    def value() -> Any:
+        return _absolute(read(default), Path.cwd()) if path else read(default)  # type: ignore[arg-type]
+
+    field: T = dataclasses.field(default_factory=value, metadata=metadata)
+    return field
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerConfig:
+    """[server]: the HTTP API."""
+
+    host: str = _key(_host, "127.0.0.1", "address to listen on")
+    port: int = _key(_integer(0, 65535), "8080", "port to listen on; 0: any free one, written in the log")
+    threads: int = _key(_integer(1, 1000), "8", "threads that answer requests")
+    base_url: str = _key(_http_url, "", "public address, for links in mails; empty: http://HOST:PORT")
+    trusted_proxy: str = _key(
+        _ip_address, "", "address of the reverse proxy whose X-Forwarded-For is believed; empty: none"
+    )
+    max_unfinished: int = _key(_integer(1, 10**12), "100000", "jobs waiting or running; above it /submit answers 503")
+    submits_per_minute: int = _key(
+        _integer(0, 10**9), "0", "per client address (IPv6: per /64); above it 429; 0: no limit"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class QueueConfig:
+    """[queue]: where jobs are kept and when they are tried."""
+
+    database: str = _key(_database, "md5light.sqlite3", "a file, or postgresql://…", path=True)
+    lease_seconds: float = _key(_number(1, 86400), "60", "a claim not renewed for so long is free again")
+    max_attempts: int = _key(_integer(1, 1000), "5", "attempts per job")
+    retry_seconds: float = _key(_number(0, 3600), "10", "first back-off; it doubles, with jitter, to an hour at most")
+    retention_days: float = _key(_number(0, 36500), "0", "finished jobs older than so many days are removed; 0: kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerConfig:
+    """[worker]: the pool."""
+
+    processes: int = _key(_integer(1, 1000), "4", "worker processes")
+    threads: int = _key(_integer(1, 1000), "8", "downloads at once in each process")
+    shutdown_seconds: float = _key(
+        _number(0, 86400), "25", "how long a stopping pool lets running downloads finish before it gives them back"
+    )
+    per_host: int = _key(
+        _integer(0, 10**6), "8", "downloads at once from one host, over all processes and machines; 0: no limit"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DownloadConfig:
+    """[download]: what is fetched, from where, and for how long."""
+
+    connect_timeout: float = _key(_number(0.001, 3600), "10", "seconds to connect")
+    read_timeout: float = _key(_number(0.001, 3600), "30", "seconds of silence that end a download")
+    max_seconds: float = _key(
+        _number(0.001, 604800), "21600", "seconds for one attempt, from name look-up to the last byte"
+    )
+    max_bytes: int = _key(_integer(0, 10**18), "0", "largest file; 0: no limit")
+    max_redirects: int = _key(_integer(0, 100), "10", "redirects followed; 0: none")
+    allow_networks: tuple[Network, ...] = _key(
+        _networks, "", "networks (CIDR) open to downloads although not public, such as 10.1.0.0/16"
+    )
+    allow_ports: Ports = _key(_ports, "80 443 1024-65535", "ports that downloads may use")
+    ca_file: str = _key(_text, "", "certificates (PEM) to trust besides the usual ones", path=True)
+    user_agent: str = _key(_header, f"md5light/{__version__}", "the User-Agent header sent")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmtpConfig:
+    """[smtp]: how mails leave."""
+
+    host: str = _key(_host_or_nothing, "", "mail server; empty: mails are kept in maildir")
+    port: int = _key(_integer(1, 65535), "587", "its port")
+    security: str = _key(_one_of("starttls", "tls", "none"), "starttls", "starttls, tls or none")
+    username: str = _key(_text, "", "empty: no login")
+    password: str = _key(_text, "", "better kept in password_file", secret=True)
+    password_file: str = _key(
+        _text,
+        "",
+        "its first line is the password; $CREDENTIALS_DIRECTORY/smtp-password is read when neither is set",
+        path=True,
+    )
+    sender: str = _key(_mail_address, "md5light@localhost", "the From address, and the envelope's")
+    timeout: float = _key(
+        _number(0.001, 3600), "30", "seconds for each step; the whole exchange ends within four times that"
+    )
+    ca_file: str = _key(_text, "", "certificates (PEM) to trust besides the usual ones", path=True)
+    max_attempts: int = _key(_integer(1, 1000), "10", "attempts per mail")
+    per_recipient_per_hour: int = _key(
+        _integer(0, 10**9), "0", "mails to one address; above it /submit answers 429; 0: no limit"
+    )
+    maildir: str = _key(_path, "md5light-mail", "the Maildir that keeps mails while host is empty", path=True)
+    local_domains: bool = _key(
+        _yes_or_no,
+        "no",
+        "accept addresses in localhost, names without a dot, .local and .test (always so without a host)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """[log]: what is written to standard error."""
+
+    level: str = _key(_one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error")
+    format: str = _key(_one_of("text", "json"), "text", "text (key=value) or json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole configuration, checked; paths in it are absolute."""
+
+    server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
+    queue: QueueConfig = dataclasses.field(default_factory=QueueConfig)
+    worker: WorkerConfig = dataclasses.field(default_factory=WorkerConfig)
+    download: DownloadConfig = dataclasses.field(default_factory=DownloadConfig)
+    smtp: SmtpConfig = dataclasses.field(default_factory=SmtpConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+
+SECTIONS: dict[str, Any] = {
+    "server": ServerConfig,
+    "queue": QueueConfig,
+    "worker": WorkerConfig,
+    "download": DownloadConfig,
+    "smtp": SmtpConfig,
+    "log": LogConfig,
+}
+
+
+# --- reading and showing ---------------------------------------------------------------------------------------
+
+
+def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration that applies: `path`, else $MD5LIGHT_CONFIG, else /etc, else the defaults.
+
+    Relative paths in the file are taken from the file's folder, without a file from the working directory.
+    Raises ConfigError, one line, when the file can't be read or anything in it is unknown or wrong.
+    """
+    file = find(path, environ)
+    if file is None:
+        return _with_password(Config(), None, environ)
+    values = _read(file)
+    for name, section in values.items():
+        if name not in SECTIONS:
+            raise ConfigError(f"{file}: [{name}]: unknown section; there are {', '.join(SECTIONS)}")
+        known = {field.name for field in dataclasses.fields(SECTIONS[name])}
+        for key in section.keys() - known:
+            raise _wrong(file, name, key, section[key], "unknown key")
+    config = Config(**{name: _section(file, name, values.get(name, {})) for name in SECTIONS})
+    _check_certificates(file, "download", config.download.ca_file)
+    _check_certificates(file, "smtp", config.smtp.ca_file)
+    return _with_password(config, file, environ)
+
+
+def find(path: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Tell which file `load` reads, None where the defaults apply."""
+    named = path or environ.get("MD5LIGHT_CONFIG")
+    if named:
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def show(config: Config) -> str:
+    """Write `config` as an INI file, with secrets masked."""
+    lines = []
+    for name, section in SECTIONS.items():
+        lines.append(f"[{name}]")
+        for field in dataclasses.fields(section):
+            value = getattr(getattr(config, name), field.name)
+            shown = MASK if field.metadata["secret"] and value else _written(value)
+            lines.append(f"{field.name} = {shown}".rstrip())
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _read(file: Path) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(interpolation=None, strict=True, default_section="")
+    try:
+        parser.read_string(file.read_text(encoding="utf-8-sig"), source=str(file))
+    except OSError as error:
+        raise ConfigError(f"{file}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8 text") from None
+    except configparser.Error as error:
+        raise ConfigError(f"{file}: {' '.join(error.message.split())}") from None
+    return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def _section(file: Path, name: str, values: dict[str, str]) -> Any:
+    read = {}
+    for field in dataclasses.fields(SECTIONS[name]):
+        if field.name in values:
+            try:
+                value = field.metadata["read"](values[field.name])
+            except ValueError as error:
+                raise _wrong(file, name, field.name, values[field.name], str(error)) from None
+            read[field.name] = _absolute(value, file.parent) if field.metadata["path"] else value
+    return SECTIONS[name](**read)
+
+
+def _wrong(file: Path | None, section: str, key: str, value: str, problem: str) -> ConfigError:
+    # By its name, not by the key's description: an unknown key may be a misspelt password.
+    shown = MASK if "pass" in key and not key.endswith("file") else " ".join(value.split())
+    return ConfigError(f"{file or 'environment'}: [{section}] {key} = {shown}: {problem}")
+
+
+def _absolute(value: str, folder: Path) -> str:
+    return str(folder.absolute() / Path(value).expanduser()) if value and "://" not in value else value
+
+
+def _check_certificates(file: Path, section: str, ca_file: str) -> None:
+    if ca_file:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+        except ssl.SSLError:
+            raise _wrong(file, section, "ca_file", ca_file, "holds no certificate in PEM form") from None
+        except OSError as error:
+            raise _wrong(file, section, "ca_file", ca_file, f"can't be read: {error.strerror}") from None
+
+
+def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]) -> Config:
+    """Fill in the password from its file, or from the credential that systemd's LoadCredential= hands over."""
+    source = config.smtp.password_file
+    if config.smtp.password:
+        if source:
+            raise _wrong(file, "smtp", "password_file", source, "password is set too; keep one of them")
+        return config
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if not source and credentials and (Path(credentials) / "smtp-password").exists():
+        source = str(Path(credentials) / "smtp-password")
+    if not source:
+        return config
+    try:
+        first = Path(source).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except OSError as error:
+        raise _wrong(file, "smtp", "password_file", source, f"can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _wrong(file, "smtp", "password_file", source, "is not UTF-8 text") from None
+    return dataclasses.replace(config, smtp=dataclasses.replace(config.smtp, password=first))
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(str(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return str(value)

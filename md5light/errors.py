@@ -1,0 +1,68 @@
+"""Everything md5light raises on purpose.
+
+Md5lightError
+├── ConfigError            wrong configuration: a command exits with 78
+├── DatabaseError          the database can't be opened: a command exits with 1
+│   └── DatabaseUnavailable    it can't be read or written now: /submit answers 503
+├── Refused                a submission that is not accepted: /submit answers 400
+├── Stopped                a download was ended by the worker itself, not by what it met
+└── Failure                a download or a mail did not succeed
+    ├── TemporaryFailure       worth another attempt
+    └── PermanentFailure       never will
+"""
+
+from __future__ import annotations
+
+
+class Md5lightError(Exception):
+    """The root: whoever catches it catches all that md5light raises on purpose, and nothing else."""
+
+
+class ConfigError(Md5lightError):
+    """The configuration is wrong; the message is one line naming file, section, key and value."""
+
+
+class DatabaseError(Md5lightError):
+    """The database can't be used; the message is one line that names it."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database was opened but does not answer or can't be written now; trying later may help."""
+
+
+class Refused(Md5lightError):
+    """A submission is not accepted; `code` is one of the documented codes of HTTP errors."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Stopped(Md5lightError):
+    """A download was ended from inside (a cancel, a stop, a lost lease): there is nothing to tell of it."""
+
+
+class Failure(Md5lightError):
+    """A download or a mail did not succeed.
+
+    `code` is one of the documented error codes; `message` is a sentence for people that holds no byte of
+    what the other side sent and no resolved address.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class TemporaryFailure(Failure):
+    """A failure worth another attempt, not before `retry_after` seconds where the other side asked for that."""
+
+    def __init__(self, code: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_after = retry_after
+
+
+class PermanentFailure(Failure):
+    """A failure that another attempt would meet again."""

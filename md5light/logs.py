@@ -1,0 +1,80 @@
+"""Log lines on standard error: one event a line, as key=value or JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import datetime, timezone
+
+from md5light.config import LogConfig
+
+
+class Log:
+    """A logger whose lines are an event's name and its fields: `log.info("submitted", job=id)`."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._write(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Log an error with the traceback of the exception being handled, still on one line."""
+        self._logger.error(event, extra={"fields": fields}, exc_info=True)
+
+    def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, event, extra={"fields": fields})
+
+
+class TextFormatter(logging.Formatter):
+    """time=… level=… event=… key=value …, with a value in JSON's quotes where it isn't one plain word."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(f"{key}={_word(value)}" for key, value in _fields(record).items())
+
+
+class JSONFormatter(logging.Formatter):
+    """The same fields as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(_fields(record), ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def setup(config: LogConfig, *, verbose: bool = False) -> None:
+    """Send the log to standard error in the configured form; `verbose` overrides the level with debug."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONFormatter() if config.format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)  # of the libraries only what is worth a look
+    logging.getLogger("md5light").setLevel("DEBUG" if verbose else config.level.upper())
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+    fields: dict[str, object] = {
+        "time": time.replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "event": record.getMessage(),
+    }
+    fields.update(getattr(record, "fields", {}))
+    if record.exc_info:
+        fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return fields
+
+
+def _word(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    plain = text.isascii() and text.isprintable() and not any(c in text for c in ' "=') and text
+    return text if plain else json.dumps(text)

@@ -1,0 +1,57 @@
+"""What is installed, and why each package is needed."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+namespace: dict[str, str] = {}
+exec(Path("md5light/__init__.py").read_text(encoding="utf-8"), namespace)
+
+setup(
+    name="md5light",
+    version=namespace["__version__"],
+    description="The MD5 of a file on the Internet, without downloading it yourself and without waiting for it",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=["md5light"],
+    package_data={"md5light": ["py.typed", "schema/*.sql"]},
+    install_requires=[
+        # The HTTP API: routes, requests, answers and error pages in one small file without dependencies.
+        "bottle>=0.13,<0.14",
+        # The server under it: pure Python, buffers slow clients, bounded threads.
+        "waitress>=3.0.1,<4",
+        # Downloads: its adapter keeps connections, TLS contexts and certificates.
+        "requests>=2.32.2,<3",
+        # requests' engine, named because the guard makes its connections: a change there must be met by tests.
+        "urllib3>=2.2,<3",
+        # Whether something is a mail address, internationalised domains included, is not for us to decide anew.
+        "email-validator>=2.1,<3",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "aiosmtpd>=1.4.6", "trustme>=1.1"],
+        "lint": ["ruff", "mypy", "types-requests", "import-linter>=2"],
+    },
+    entry_points={
+        "console_scripts": [
+            "md5light = md5light.cli:main",
+            "md5light-server = md5light.cli:server",
+            "md5light-worker = md5light.cli:worker",
+        ]
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: No Input/Output (Daemon)",
+        "Intended Audience :: System Administrators",
+        "License :: OSI Approved :: MIT License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP",
+        "Typing :: Typed",
+    ],
+)
