@@ -190,6 +190,11 @@ class ServerConfig:
         _integer(0, 10**9), "0", "per client address (IPv6: per /64); above it 429; 0: no limit"
     )
 
+    @property
+    def public_url(self) -> str:
+        """Where people reach the server, without a slash at the end."""
+        return self.base_url or http_url(self.host, self.port)
+
 
 @dataclasses.dataclass(frozen=True)
 class QueueConfig:
@@ -328,6 +333,18 @@ def find(path: str | None, environ: Mapping[str, str] = os.environ) -> Path | No
     if named:
         return Path(named)
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def reader(section: str, key: str) -> Callable[[str], Any]:
+    """Return what reads a value of this key: a ValueError says what was expected."""
+    fields = {field.name: field for field in dataclasses.fields(SECTIONS[section])}
+    read: Callable[[str], Any] = fields[key].metadata["read"]
+    return read
+
+
+def http_url(host: str, port: int) -> str:
+    """Write the URL of a server, an IPv6 address in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def show(config: Config) -> str:

@@ -1,0 +1,86 @@
+"""A job: one row of the queue, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: what may be known of a job's state; the last three are ends
+STATUSES = ("queued", "running", "done", "failed", "canceled")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file whose MD5 was asked for; times are Unix seconds, sizes bytes."""
+
+    #: random UUID, the only key to the job that a client has
+    id: str
+    #: as it was submitted
+    url: str
+    #: host of the URL, whose downloads at once are limited
+    host: str
+    #: who wants the result by mail; never shown
+    email: str | None
+    #: one of STATUSES
+    status: str
+    #: no worker takes it before; None: it waits for its busy host, or has ended
+    due_at: float | None
+    #: proof of the claim, shown at every write of the worker that holds it
+    token: str | None
+    #: name of the worker that holds it
+    worker: str | None
+    #: claims so far, but for those given back untried
+    attempts: int
+    max_attempts: int
+    created_at: float
+    #: beginning of the latest attempt
+    started_at: float | None
+    finished_at: float | None
+    bytes_done: int
+    bytes_total: int | None
+    md5: str | None
+    size: int | None
+    final_url: str | None
+    content_type: str | None
+    etag: str | None
+    last_modified: str | None
+    #: why the latest attempt failed
+    error_code: str | None
+    error_message: str | None
+    #: none, waiting, sent or failed
+    mail: str = "none"
+
+    @property
+    def finished(self) -> bool:
+        return self.status in ("done", "failed", "canceled")
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """What a download that succeeded tells."""
+
+    #: in lower-case hexadecimal
+    md5: str
+    #: bytes of the body
+    size: int
+    #: where the redirects ended
+    final_url: str
+    content_type: str | None
+    etag: str | None
+    last_modified: str | None
+
+
+@dataclass(frozen=True)
+class Mail:
+    """One owed mail: a row of the outbox, together with the finished job that it tells of."""
+
+    job_id: str
+    recipient: str
+    token: str
+    attempts: int
+    max_attempts: int
+    url: str
+    status: str
+    md5: str | None
+    size: int | None
+    finished_at: float
+    error_message: str | None

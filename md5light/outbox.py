@@ -1,0 +1,128 @@
+"""The outbox: mails that are owed, written in the transaction that finishes their job."""
+
+from __future__ import annotations
+
+import uuid
+
+from md5light.backoff import backoff_seconds
+from md5light.config import Config
+from md5light.database import Database, Transaction
+from md5light.errors import Failure, PermanentFailure
+from md5light.job import Mail
+
+#: seconds before a mail's second attempt; they double
+FIRST_RETRY_SECONDS = 30.0
+
+OWE = """
+    insert into outbox (job_id, recipient, due_at, created_at) values (:job_id, :recipient, :now, :now)
+    on conflict (job_id) do nothing
+"""
+
+DUE = "select 1 from outbox where due_at <= :now limit 1"
+
+CLAIM = """
+    update outbox set token = :token, worker = :worker, due_at = :lease_end, attempts = attempts + 1
+    where job_id = (select job_id from outbox where due_at <= :now order by due_at limit 1)
+    returning job_id, recipient, attempts
+"""
+
+JOB = "select url, status, md5, size, finished_at, error_message from jobs where id = :job_id"
+
+RENEW = "update outbox set due_at = :lease_end where job_id = :job_id and token = :token"
+
+SETTLE = """
+    update outbox set status = :status, due_at = :due_at, finished_at = :finished_at,
+        attempts = attempts - :untried, error_code = :error_code, error_message = :error_message,
+        token = null, worker = null
+    where job_id = :job_id and token = :token
+"""
+
+FREE = "update outbox set due_at = :now, token = null, worker = null where worker = :worker"
+
+
+def owe(transaction: Transaction, job_id: str, recipient: str) -> None:
+    """Note within `transaction` that `recipient` is to be told how the job ended."""
+    transaction.run(OWE, job_id=job_id, recipient=recipient)
+
+
+class Outbox:
+    """Owed mails, claimed with lease and token as jobs are, and settled under the same fence."""
+
+    def __init__(self, database: Database, *, lease_seconds: float, max_attempts: int) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._max_attempts = max_attempts
+
+    @classmethod
+    def configured(cls, database: Database, config: Config) -> Outbox:
+        """Make the outbox that `config` describes."""
+        return cls(database, lease_seconds=config.queue.lease_seconds, max_attempts=config.smtp.max_attempts)
+
+    def claim(self, worker: str) -> Mail | None:
+        """Take the mail that has been due longest, None when none is due; counts as an attempt."""
+        if not self._database.read(lambda transaction: transaction.one(DUE)):
+            return None  # found without the write lock: this is asked far more often than there are mails
+
+        def work(transaction: Transaction) -> Mail | None:
+            token = str(uuid.uuid4())
+            lease_end = transaction.now() + self._lease_seconds
+            row = transaction.one(CLAIM, token=token, worker=worker, lease_end=lease_end)
+            job = row and transaction.one(JOB, job_id=row["job_id"])
+            return Mail(**row, **job, token=token, max_attempts=self._max_attempts) if row and job else None
+
+        return self._database.write(work)
+
+    def renew(self, mail: Mail) -> bool:
+        """Put off the end of the lease; False when the mail is no longer this worker's."""
+
+        def work(transaction: Transaction) -> bool:
+            lease_end = transaction.now() + self._lease_seconds
+            return transaction.run(RENEW, job_id=mail.job_id, token=mail.token, lease_end=lease_end) == 1
+
+        return self._database.write(work)
+
+    def sent(self, mail: Mail) -> bool:
+        """Note that the mail was handed over; False when it is no longer this worker's."""
+        return self._settle(mail, "sent")
+
+    def failed(self, mail: Mail, failure: Failure) -> bool:
+        """Note a failed attempt: the mail is due again after a back-off, or given up."""
+        if isinstance(failure, PermanentFailure) or mail.attempts >= self._max_attempts:
+            return self._settle(mail, "failed", failure=failure)
+        return self._settle(
+            mail, "waiting", wait_seconds=backoff_seconds(mail.attempts, FIRST_RETRY_SECONDS), failure=failure
+        )
+
+    def release(self, mail: Mail) -> bool:
+        """Give the mail back untried."""
+        return self._settle(mail, "waiting", wait_seconds=0, untried=1)
+
+    def free(self, worker: str) -> int:
+        """Make the mails of a worker that died due at once."""
+        return self._database.write(lambda transaction: transaction.run(FREE, worker=worker))
+
+    def _settle(
+        self,
+        mail: Mail,
+        status: str,
+        *,
+        wait_seconds: float | None = None,
+        untried: int = 0,
+        failure: Failure | None = None,
+    ) -> bool:
+        def work(transaction: Transaction) -> bool:
+            now = transaction.now()
+            changed = transaction.run(
+                SETTLE,
+                job_id=mail.job_id,
+                token=mail.token,
+                status=status,
+                due_at=None if wait_seconds is None else now + wait_seconds,
+                finished_at=now if wait_seconds is None else None,
+                untried=untried,
+                error_code=failure and failure.code,
+                error_message=failure and failure.message,
+            )
+            return changed == 1
+
+        return self._database.write(work)

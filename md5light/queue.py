@@ -1,0 +1,339 @@
+"""The queue: every statement about jobs, and the rules by which they change hands.
+
+A job is due when `due_at <= now`: newly submitted, after a back-off, or because its claim was not renewed. A
+claim hands out a token, and what a worker says of the job counts only while the row still holds that token.
+A host's jobs beyond `per_host` are set aside (due_at is null) when a claim meets them, so that they delay nobody,
+and come back one by one as the host's running jobs end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from md5light import outbox
+from md5light.backoff import backoff_seconds
+from md5light.config import Config
+from md5light.database import Database, Row, Transaction
+from md5light.errors import Failure, Md5lightError, PermanentFailure, TemporaryFailure
+from md5light.job import Hashed, Job
+
+SUBMIT = """
+    insert into jobs (id, url, host, email, status, due_at, max_attempts, created_at)
+    values (:id, :url, :host, :email, 'queued', :now, :max_attempts, :now)
+"""
+
+GET = """
+    select jobs.*, coalesce(outbox.status, case when jobs.email is null or jobs.finished_at is not null
+        then 'none' else 'waiting' end) as mail
+    from jobs left join outbox on outbox.job_id = jobs.id where jobs.id = :id
+"""
+
+COUNT_UNFINISHED = """
+    select count(*) as unfinished from (select 1 from jobs where finished_at is null limit :limit) as counted
+"""
+
+DUE = "select id, host, status, attempts, max_attempts from jobs where due_at <= :now order by due_at limit 1"
+
+COUNT_RUNNING = """
+    select count(*) as running from jobs where host = :host and status = 'running' and finished_at is null
+"""
+
+CLAIM = """
+    update jobs set status = 'running', token = :token, worker = :worker, due_at = :lease_end,
+        attempts = attempts + 1, started_at = :now, bytes_done = 0, bytes_total = null
+    where id = :id returning *
+"""
+
+SET_ASIDE = """
+    update jobs set due_at = null where id in (
+        select id from jobs where host = :host and status = 'queued' and due_at <= :now and finished_at is null
+        limit 1000)
+"""
+
+ADMIT = """
+    update jobs set due_at = created_at where id in (
+        select id from jobs where host = :host and status = 'queued' and due_at is null and finished_at is null
+        order by created_at limit :slots)
+"""
+
+# Every write of a worker goes through one of these two: they are the fence.
+
+RENEW = """
+    update jobs set due_at = :lease_end, bytes_done = :bytes_done, bytes_total = :bytes_total
+    where id = :id and token = :token
+"""
+
+SETTLE = """
+    update jobs set status = :status, due_at = :due_at, finished_at = :finished_at, attempts = attempts - :untried,
+        bytes_done = coalesce(:size, bytes_done), bytes_total = coalesce(:size, bytes_total),
+        md5 = :md5, size = :size, final_url = :final_url, content_type = :content_type, etag = :etag,
+        last_modified = :last_modified, error_code = :error_code, error_message = :error_message,
+        token = null, worker = null
+    where id = :id and token = :token
+"""
+
+CANCEL = """
+    update jobs set status = 'canceled', due_at = null, finished_at = :now, token = null, worker = null
+    where id = :id and finished_at is null
+"""
+
+FREE = "update jobs set due_at = :now, token = null, worker = null where worker = :worker"
+
+PROBE = """
+    insert into probe (id, probed_at) values (1, :now) on conflict (id) do update set probed_at = excluded.probed_at
+"""
+
+#: what another attempt starts without
+UNKNOWN = {field.name: None for field in dataclasses.fields(Hashed)}
+
+
+class QueueFull(Md5lightError):
+    """There are as many unfinished jobs as the configuration admits."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running job has come."""
+
+    job: Job
+    bytes_done: int
+    bytes_total: int | None
+
+
+class Queue:
+    """The jobs of one database, for clients (submit, get, cancel) and for workers (claim, renew, settle).
+
+    Every method is one transaction, and raises DatabaseUnavailable when that could not be had.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease_seconds: float,
+        max_attempts: int,
+        retry_seconds: float,
+        max_unfinished: int,
+        per_host: int,
+    ) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._max_attempts = max_attempts
+        self._retry_seconds = retry_seconds
+        self._max_unfinished = max_unfinished
+        self._per_host = per_host
+        self._submits_before_count = 0
+
+    @classmethod
+    def configured(cls, database: Database, config: Config) -> Queue:
+        """Make the queue that `config` describes."""
+        return cls(
+            database,
+            lease_seconds=config.queue.lease_seconds,
+            max_attempts=config.queue.max_attempts,
+            retry_seconds=config.queue.retry_seconds,
+            max_unfinished=config.server.max_unfinished,
+            per_host=config.worker.per_host,
+        )
+
+    # --- for clients ---------------------------------------------------------------------------------------
+
+    def submit(self, url: str, host: str, email: str | None = None) -> str:
+        """Store a new job and return its id; raises QueueFull, and then nothing is stored."""
+        job_id = str(uuid.uuid4())
+
+        def work(transaction: Transaction) -> bool:
+            if not self._has_room(transaction):
+                return False
+            transaction.run(SUBMIT, id=job_id, url=url, host=host, email=email, max_attempts=self._max_attempts)
+            transaction.ring()
+            return True
+
+        if not self._database.write(work):
+            raise QueueFull(f"{self._max_unfinished} jobs wait already")
+        return job_id
+
+    def get(self, job_id: str) -> Job | None:
+        """Return the job as it stands."""
+        row = self._database.read(lambda transaction: transaction.one(GET, id=job_id))
+        return Job(**row) if row else None
+
+    def cancel(self, job_id: str) -> bool:
+        """End an unfinished job; False when there is none of this id. Its worker finds out at its next renewal."""
+
+        def work(transaction: Transaction) -> bool:
+            row = transaction.one(GET, id=job_id)
+            canceled = row is not None and transaction.run(CANCEL, id=job_id) == 1
+            if row and canceled:
+                self._admit(transaction, row["host"])
+            return canceled
+
+        return self._database.write(work)
+
+    def probe(self) -> None:
+        """Prove that the database can be written, by writing."""
+        self._database.write(lambda transaction: transaction.run(PROBE))
+
+    # --- for workers ---------------------------------------------------------------------------------------
+
+    def claim(self, worker: str) -> Job | None:
+        """Take the job that has been due longest, None when none is due; counts as an attempt."""
+        if not self._database.read(lambda transaction: transaction.one(DUE)):
+            return None  # found without the write lock, for the sake of idle workers
+        return self._database.write(lambda transaction: self._claim(transaction, worker))
+
+    def renew(self, running: Iterable[Progress]) -> list[Job]:
+        """Put off the end of the leases and note the progress; returns the jobs that are this worker's no more."""
+
+        def work(transaction: Transaction) -> list[Job]:
+            lease_end = transaction.now() + self._lease_seconds
+            return [
+                progress.job
+                for progress in running
+                if not transaction.run(
+                    RENEW,
+                    id=progress.job.id,
+                    token=progress.job.token,
+                    lease_end=lease_end,
+                    bytes_done=progress.bytes_done,
+                    bytes_total=progress.bytes_total,
+                )
+            ]
+
+        return self._database.write(work)
+
+    def settle(self, job: Job, outcome: Hashed | Failure, *, next_for: str | None = None) -> tuple[str, Job | None]:
+        """Store how an attempt ended and, for the worker `next_for`, claim the next job, all in one transaction.
+
+        Returns the job's new status, or `lost` when the claim was no longer valid and nothing was stored; and the
+        job claimed. A finished job's mail is owed from the same transaction on.
+        """
+
+        def work(transaction: Transaction) -> tuple[str, Job | None]:
+            status = self._settle(transaction, job, outcome)
+            return status, self._claim(transaction, next_for) if next_for else None
+
+        return self._database.write(work)
+
+    def release(self, job: Job) -> bool:
+        """Give a job back untried; False when it was this worker's no more."""
+
+        def work(transaction: Transaction) -> bool:
+            now = transaction.now()
+            return self._write_settled(transaction, job, "queued", due_at=now, untried=1)
+
+        return self._database.write(work)
+
+    def free(self, worker: str) -> int:
+        """Make the claims of a worker that died due at once; returns how many there were."""
+
+        def work(transaction: Transaction) -> int:
+            transaction.ring()
+            return transaction.run(FREE, worker=worker)
+
+        return self._database.write(work)
+
+    # --- within a transaction ------------------------------------------------------------------------------
+
+    def _has_room(self, transaction: Transaction) -> bool:
+        """Tell whether one more job may be stored, counting the rows only as often as needed.
+
+        After a count, a sixteenth of the room found may be filled before the next: exact near the limit,
+        cheap far from it, and up to sixteen servers can't exceed it together.
+        """
+        if self._submits_before_count <= 0:
+            row = transaction.one(COUNT_UNFINISHED, limit=self._max_unfinished)
+            room = self._max_unfinished - (row["unfinished"] if row else 0)
+            if room <= 0:
+                return False
+            self._submits_before_count = max(1, room // 16)
+        self._submits_before_count -= 1
+        return True
+
+    def _claim(self, transaction: Transaction, worker: str) -> Job | None:
+        while row := transaction.one(DUE):
+            if row["status"] == "running":  # its worker died or lost it; it still counts among its host's
+                if row["attempts"] < row["max_attempts"]:
+                    return self._take(transaction, row["id"], worker)
+                self._give_up_lost(transaction, row["id"])
+            elif self._per_host and self._running(transaction, row["host"]) >= self._per_host:
+                transaction.run(SET_ASIDE, host=row["host"])
+            else:
+                return self._take(transaction, row["id"], worker)
+        return None
+
+    def _take(self, transaction: Transaction, job_id: str, worker: str) -> Job:
+        row = transaction.one(
+            CLAIM,
+            id=job_id,
+            token=str(uuid.uuid4()),
+            worker=worker,
+            lease_end=transaction.now() + self._lease_seconds,
+        )
+        assert row is not None  # noqa: S101 - it was selected in this very transaction
+        return Job(**row)
+
+    def _running(self, transaction: Transaction, host: str) -> int:
+        row = transaction.one(COUNT_RUNNING, host=host)
+        return int(row["running"]) if row else 0
+
+    def _give_up_lost(self, transaction: Transaction, job_id: str) -> None:
+        job = self._take(transaction, job_id, "nobody")
+        failure = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
+        self._settle(transaction, job, failure, untried=1)
+
+    def _settle(self, transaction: Transaction, job: Job, outcome: Hashed | Failure, *, untried: int = 0) -> str:
+        now = transaction.now()
+        status, due_at = "queued", None
+        values: Row = dict(UNKNOWN)
+        if isinstance(outcome, Hashed):
+            status, values = "done", dataclasses.asdict(outcome)
+        elif isinstance(outcome, PermanentFailure) or job.attempts >= job.max_attempts:
+            status = "failed"
+        else:
+            at_least = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
+            due_at = now + backoff_seconds(job.attempts, self._retry_seconds, at_least or 0)
+        failure = None if isinstance(outcome, Hashed) else outcome
+        stored = self._write_settled(
+            transaction, job, status, due_at=due_at, untried=untried, failure=failure, **values
+        )
+        if not stored:
+            return "lost"
+        if status != "queued" and job.email:
+            outbox.owe(transaction, job.id, job.email)
+        return status
+
+    def _write_settled(
+        self,
+        transaction: Transaction,
+        job: Job,
+        status: str,
+        *,
+        due_at: float | None,
+        untried: int = 0,
+        failure: Failure | None = None,
+        **values: object,
+    ) -> bool:
+        """Write under the fence that a claim has ended, and let the next job of its host come up."""
+        changed = transaction.run(
+            SETTLE,
+            **{**UNKNOWN, **values},
+            id=job.id,
+            token=job.token,
+            status=status,
+            due_at=due_at,
+            finished_at=transaction.now() if due_at is None else None,
+            untried=untried,
+            error_code=failure and failure.code,
+            error_message=failure and failure.message,
+        )
+        if changed:
+            self._admit(transaction, job.host)
+        return changed == 1
+
+    def _admit(self, transaction: Transaction, host: str) -> None:
+        slots = max(0, self._per_host - self._running(transaction, host)) if self._per_host else 1000
+        transaction.run(ADMIT, host=host, slots=slots)

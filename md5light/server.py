@@ -1,0 +1,135 @@
+"""The server process: sockets, waitress, and a stop in good order."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import waitress
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer
+from waitress.task import ErrorTask
+
+from md5light.config import Config, http_url
+from md5light.database import open_database
+from md5light.errors import Md5lightError
+from md5light.logs import Log
+from md5light.queue import Queue
+from md5light.signals import StopSignals
+from md5light.web import ERRORS, MAX_BODY_BYTES, error_body, make_app
+
+log = Log(__name__)
+
+#: seconds that a stopping server gives running requests to be answered
+STOP_SECONDS = 20.0
+
+#: connections that may wait to be accepted
+BACKLOG = 1024
+
+
+class ListenError(Md5lightError):
+    """The address can't be listened on; the message is one line that names it."""
+
+
+class _JSONError(ErrorTask):  # type: ignore[misc]
+    """waitress' own refusals (malformed or oversized requests) in the documented form."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        body = error_body(*ERRORS.get(error.code, ERRORS[500]))
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers.append(("Content-Type", "application/json"))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    error_task_class = _JSONError
+
+
+class _Waker(wasyncore.dispatcher):  # type: ignore[misc]
+    """Lets a signal end the wait of waitress' loop."""
+
+    def __init__(self, signals: StopSignals, sockets: dict[int, Any]) -> None:
+        self._fileno = signals.fileno()
+        self._signals = signals
+        sockets[self._fileno] = self
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_read_event(self) -> None:
+        self._signals.wait(0)
+
+    def close(self) -> None:
+        """Nothing: the descriptor is the signals' own."""
+
+
+def serve(config: Config) -> bool:
+    """Answer requests until SIGTERM or SIGINT; True when every running request was answered before the end.
+
+    Raises DatabaseError and ListenError when it can't start.
+    """
+    signals = StopSignals(*StopSignals.BOTH)
+    database = open_database(config.queue.database, durable=True)
+    sockets = _listen(config.server.host, config.server.port)
+    loop: dict[int, Any] = {}
+    server = waitress.create_server(
+        make_app(Queue.configured(database, config), config),
+        map=loop,
+        sockets=sockets,
+        threads=config.server.threads,
+        connection_limit=1000,
+        max_request_body_size=MAX_BODY_BYTES,
+        asyncore_use_poll=True,
+        ident=None,
+        clear_untrusted_proxy_headers=True,
+    )
+    listeners = [entry for entry in list(loop.values()) if isinstance(entry, BaseWSGIServer)]
+    for listener in listeners:
+        listener.channel_class = _Channel
+    _Waker(signals, loop)
+    log.info("listening", url=http_url(*sockets[0].getsockname()[:2]))
+    while not signals.count:
+        wasyncore.loop(timeout=30, use_poll=True, map=loop, count=1)
+    in_order = _finish(signals, loop, listeners)
+    server.task_dispatcher.shutdown()
+    database.close()
+    log.info("stopped")
+    return in_order
+
+
+def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGIServer]) -> bool:
+    """Accept nobody any more and answer what was asked; False when there was no time for that."""
+    for listener in listeners:
+        wasyncore.dispatcher.close(listener)  # its own close() would end the answering threads' way back to the loop
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(_is_busy(entry) for entry in loop.values()):
+        if signals.count > 1 or time.monotonic() > deadline:
+            return False
+        wasyncore.loop(timeout=0.1, use_poll=True, map=loop, count=1)
+    return True
+
+
+def _is_busy(entry: object) -> bool:
+    return isinstance(entry, HTTPChannel) and bool(entry.requests or entry.total_outbufs_len)
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Open a listening socket for each address of `host`, all on one port."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            chosen = sockets[0].getsockname()[1] if sockets else port
+            sockets.append(socket.create_server((address[0], chosen), family=family, backlog=BACKLOG))
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        raise ListenError(f"can't listen on {http_url(host, port)}: {error.strerror or error}") from None
+    return sockets

@@ -1,0 +1,283 @@
+"""The HTTP API: what is asked, checked, stored and answered."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import parse_qsl
+
+import bottle
+
+from md5light import urls
+from md5light.config import Config
+from md5light.errors import DatabaseUnavailable, Refused
+from md5light.guard import Guard
+from md5light.job import Job
+from md5light.logs import Log
+from md5light.mail import check_address
+from md5light.queue import Queue, QueueFull
+
+log = Log(__name__)
+
+#: bytes of a request's body; a URL of 2,048 characters with every one escaped fits several times
+MAX_BODY_BYTES = 64 * 1024
+
+#: seconds after which a client may try again when the queue is full or the database out of reach
+RETRY_AFTER_SECONDS = 5
+
+#: seconds between two looks at a job that a client is asked to keep to, at most
+LONGEST_POLL_SECONDS = 60
+
+#: code and sentence for what the HTTP layer itself refuses
+ERRORS = {
+    400: ("bad_request", "The request is malformed."),
+    404: ("not_found", "There is nothing at this path."),
+    405: ("method_not_allowed", "This path does not answer this method."),
+    413: ("body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."),
+    415: (
+        "unsupported_media_type",
+        "Send application/x-www-form-urlencoded, multipart/form-data or application/json.",
+    ),
+    431: ("headers_too_large", "The request's headers are too large."),
+    500: ("internal_error", "The server met an error of its own."),
+    501: ("not_implemented", "The server does not do this."),
+}
+
+StartResponse = Callable[..., Any]
+
+
+def make_app(queue: Queue, config: Config) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
+    """Make the WSGI application that answers from `queue`."""
+    app = _JSONErrors()
+    app.catchall = False  # what goes wrong is logged and answered by the layer around
+    api = _API(queue, config)
+    app.route("/submit", "POST", api.submit)
+    app.route("/check", "GET", api.check)
+    app.route("/jobs/<job_id>", "GET", api.show)
+    app.route("/jobs/<job_id>", "DELETE", api.cancel)
+    app.route("/healthz", "GET", api.health)
+    app.route("/readyz", "GET", api.readiness)
+
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return app(environ, start_response)  # type: ignore[no-any-return]
+        except Exception:
+            log.exception("request_broke", method=environ["REQUEST_METHOD"], path=environ["PATH_INFO"])
+            body = error_body(*ERRORS[500])
+            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+            start_response("500 Internal Server Error", headers)
+            return [body]
+
+    return answer
+
+
+def to_json(value: object) -> bytes:
+    """Write `value` as the API does: keys sorted, no spaces, one line, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def error_body(code: str, message: str) -> bytes:
+    """Write the body of every error."""
+    return to_json({"error": {"code": code, "message": message}})
+
+
+class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
+    """A Bottle whose own errors (404, 405, malformed multipart) have the documented form."""
+
+    def default_error_handler(self, error: bottle.HTTPError) -> bytes:
+        bottle.response.content_type = "application/json"
+        code, message = ERRORS.get(error.status_code, ERRORS[500])
+        return error_body(code, message)
+
+
+class _API:
+    """One method a route."""
+
+    def __init__(self, queue: Queue, config: Config) -> None:
+        self._queue = queue
+        self._guard = Guard(config.download)
+        self._local_domains = config.smtp.local_domains or not config.smtp.host
+
+    def submit(self) -> bottle.HTTPResponse:
+        try:
+            fields = _fields(bottle.request)
+            url = urls.parse(_single(fields, "url", required=True))
+            self._guard.check_literal(url)
+            email = _single(fields, "email")
+            recipient = check_address(email, local_domains=self._local_domains) if email else None
+            job_id = self._queue.submit(str(url), url.host, recipient)
+        except Refused as refused:
+            return _error(400, refused.code, refused.message)
+        except QueueFull:
+            return _try_later("queue_full", "Too many jobs are waiting.")
+        except DatabaseUnavailable as error:
+            log.error("database_unavailable", reason=error)
+            return _try_later("database_unavailable", "The job can't be stored now.")
+        log.info("submitted", job=job_id)
+        return _answer(202, {"id": job_id}, Location=f"/check?id={job_id}", Retry_After="1")
+
+    def check(self) -> bottle.HTTPResponse:
+        try:
+            job_id = _single(_decoded(bottle.request.query_string), "id", required=True)
+            job = self._queue.get(job_id)
+        except Refused as refused:
+            return _error(400, refused.code, refused.message)
+        except DatabaseUnavailable as error:
+            return _unreadable(error)
+        if job is None:
+            return _not_found()
+        if job.status == "done":
+            return _answer(200, {"md5": job.md5, "status": "done", "url": job.url})
+        if job.finished:
+            return _answer(424, {"error": _reason(job), "status": "failed", "url": job.url})
+        return _answer(202, {"status": "running"}, Retry_After=str(_seconds_to_wait(job)))
+
+    def show(self, job_id: str) -> bottle.HTTPResponse:
+        try:
+            job = self._queue.get(job_id)
+        except DatabaseUnavailable as error:
+            return _unreadable(error)
+        return _answer(200, describe(job)) if job else _not_found()
+
+    def cancel(self, job_id: str) -> bottle.HTTPResponse:
+        try:
+            canceled = self._queue.cancel(job_id)
+            job = self._queue.get(job_id)
+        except DatabaseUnavailable as error:
+            return _unreadable(error)
+        if job is None:
+            return _not_found()
+        if not canceled:
+            return _error(409, "job_finished", f"The job has ended: it is {job.status}.")
+        log.info("canceled", job=job_id)
+        return _answer(200, describe(job))
+
+    def health(self) -> bottle.HTTPResponse:
+        return _answer(200, {"status": "ok"})
+
+    def readiness(self) -> bottle.HTTPResponse:
+        try:
+            self._queue.probe()
+        except DatabaseUnavailable as error:
+            return _unreadable(error)
+        return _answer(200, {"status": "ready"})
+
+
+def describe(job: Job) -> dict[str, object]:
+    """Tell everything that may be known of a job; the address it is mailed to may not."""
+    waits = job.status == "queued" and job.due_at is not None and job.due_at > time.time()
+    return {
+        "id": job.id,
+        "url": job.url,
+        "status": job.status,
+        "md5": job.md5,
+        "size": job.size,
+        "bytes_done": job.bytes_done,
+        "bytes_total": job.bytes_total,
+        "attempts": job.attempts,
+        "max_attempts": job.max_attempts,
+        "next_attempt_at": _time(job.due_at) if waits else None,
+        "error": _reason(job) if job.error_code else None,
+        "created_at": _time(job.created_at),
+        "started_at": _time(job.started_at),
+        "finished_at": _time(job.finished_at),
+        "final_url": job.final_url,
+        "content_type": job.content_type,
+        "etag": job.etag,
+        "last_modified": job.last_modified,
+        "mail": job.mail,
+    }
+
+
+# --- reading a request -----------------------------------------------------------------------------------------
+
+
+def _fields(request: bottle.BaseRequest) -> list[tuple[str, str]]:
+    """Return the body's fields in their order, whatever of the three forms it has; raises Refused or a 415."""
+    media_type = request.content_type.partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return _json_fields(request.body.read())
+    if media_type == "multipart/form-data":
+        return [(str(key), value) for key, value in request.POST.decode().allitems() if isinstance(value, str)]
+    body = request.body.read()
+    if media_type == "application/x-www-form-urlencoded" or not body:
+        return _decoded(body.decode("latin-1"))
+    raise bottle.HTTPError(415)
+
+
+def _decoded(form: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(form, keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError:  # UnicodeDecodeError among them
+        raise Refused("bad_request", "The form is not UTF-8 text, or has too many fields.") from None
+
+
+def _json_fields(body: bytes) -> list[tuple[str, str]]:
+    try:
+        fields = json.loads(body, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, tuple):
+        raise Refused("bad_request", "The body is not a JSON object.")
+    for key, value in fields:
+        if key in ("url", "email") and not isinstance(value, str) and (key, value) != ("email", None):
+            raise Refused(f"invalid_{key}", f"`{key}` must be a string.")
+    return [(key, value) for key, value in fields if isinstance(value, str)]
+
+
+def _single(fields: list[tuple[str, str]], name: str, *, required: bool = False) -> str:
+    values = [value for key, value in fields if key == name]
+    if len(values) > 1:
+        raise Refused("repeated_parameter", f"`{name}` is given more than once.")
+    if required and not any(values):
+        raise Refused("missing_parameter", f"`{name}` is missing.")
+    return values[0] if values else ""
+
+
+# --- writing an answer -----------------------------------------------------------------------------------------
+
+
+def _answer(status: int, value: object, **headers: str) -> bottle.HTTPResponse:
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return bottle.HTTPResponse(
+        to_json(value), status, {"Content-Type": "application/json", "Cache-Control": "no-store", **named}
+    )
+
+
+def _error(status: int, code: str, message: str, **headers: str) -> bottle.HTTPResponse:
+    return _answer(status, {"error": {"code": code, "message": message}}, **headers)
+
+
+def _try_later(code: str, message: str) -> bottle.HTTPResponse:
+    return _error(503, code, message, Retry_After=str(RETRY_AFTER_SECONDS))
+
+
+def _unreadable(error: DatabaseUnavailable) -> bottle.HTTPResponse:
+    log.error("database_unavailable", reason=error)
+    return _try_later("database_unavailable", "The database does not answer or can't be written now.")
+
+
+def _not_found() -> bottle.HTTPResponse:
+    return _answer(404, {"status": "not found"})
+
+
+def _reason(job: Job) -> dict[str, str | None]:
+    if job.status == "canceled":
+        return {"code": "canceled", "message": "The job was canceled."}
+    return {"code": job.error_code, "message": job.error_message}
+
+
+def _seconds_to_wait(job: Job) -> int:
+    due_in = job.due_at - time.time() if job.status == "queued" and job.due_at else 0
+    return max(1, min(LONGEST_POLL_SECONDS, math.ceil(due_in)))
+
+
+def _time(seconds: float | None) -> str | None:
+    """Write a time as RFC 3339 does, in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
