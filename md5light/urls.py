@@ -1,0 +1,200 @@
+"""URLs: the one parser, for what is submitted, for redirects and for what is connected to.
+
+Two parsers that read the same text differently are a way around any guard; so a URL is parsed once, and its parts are
+what is judged, connected to and sent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import idna
+
+from md5light.errors import Refused
+
+#: the longest URL that may be submitted, in characters
+MAX_CHARACTERS = 2048
+#: the longest URL of a redirect: signed ones are often longer than any that a person submits
+MAX_REDIRECT_CHARACTERS = 8192
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+#: characters that show nothing and yet are no spaces or format characters to Unicode: fillers, joiners, variation
+#: selectors, the blank of Braille
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+#: categories of Unicode: controls, format characters (the bidirectional ones among them), surrogates, separators
+UNSEEN = {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"}
+
+
+@dataclass(frozen=True)
+class URL:
+    """An absolute http or https URL, taken apart and normalised."""
+
+    scheme: str
+    #: lower case, IDNA (RFC 5891), or an address in its usual spelling, IPv6 without brackets
+    host: str
+    port: int
+    #: path and query as sent on the wire, never empty
+    target: str
+
+    @property
+    def netloc(self) -> str:
+        """Host and, where it is not the scheme's own, port: what the Host header says (RFC 9110, 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def text(self) -> str:
+        return f"{self.scheme}://{self.netloc}{self.target}"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse(text: str, longest: int = MAX_CHARACTERS) -> URL:
+    """Parse an absolute URL (RFC 3986), or raise Refused("invalid_url", …) with a sentence for people.
+
+    The path is sent as given but for what every client does: dot segments are resolved, characters outside
+    ASCII are percent-encoded as UTF-8, the fragment stays here.
+    """
+    if len(text) > longest:
+        raise _refused(f"The URL is longer than {longest:,} characters.")
+    _check_characters(text)
+    match = re.fullmatch(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", text, re.IGNORECASE)
+    if not match:
+        raise _refused("The URL must be absolute and begin with http:// or https://.")
+    scheme, authority, path, query = match[1].lower(), match[2], match[3], match[4] or ""
+    host, port = _authority(authority, DEFAULT_PORTS[scheme])
+    return URL(scheme, host, port, _without_dots(_ascii(path)) + _ascii(query))
+
+
+def join(base: URL, location: bytes) -> URL:
+    """Resolve the Location of a redirect (RFC 3986, 5.2), as bytes of a header; raises Refused as `parse` does."""
+    reference = _location(location)
+    if not reference or re.match(r"[a-z][a-z0-9+.-]*:", reference, re.IGNORECASE):
+        absolute = reference
+    elif reference.startswith("//"):
+        absolute = f"{base.scheme}:{reference}"
+    else:
+        path = base.target.partition("?")[0]
+        start = {"/": "", "?": path, "#": base.target}.get(reference[0], path[: path.rindex("/") + 1])
+        absolute = f"{base.scheme}://{base.netloc}{start}{reference}"
+    return parse(absolute, MAX_REDIRECT_CHARACTERS)
+
+
+def _refused(sentence: str) -> Refused:
+    return Refused("invalid_url", sentence)
+
+
+def _check_characters(text: str) -> None:
+    if "\\" in text:
+        raise _refused("The URL contains a backslash.")
+    if INVISIBLE.search(text) or " " in text:
+        raise _refused("The URL contains a space or an invisible character.")
+    if not text.isprintable() and any(unicodedata.category(letter) in UNSEEN for letter in text):
+        raise _refused("The URL contains a space, a control character or an invisible character.")
+
+
+def _authority(authority: str, default_port: int) -> tuple[str, int]:
+    if "@" in authority:
+        raise _refused("The URL contains credentials.")
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?", authority, re.ASCII)
+    if not match:
+        raise _refused("The URL's host or port is impossible.")
+    port = int(match[2].lstrip("0")[:6] or "0") if match[2] else default_port
+    if not 1 <= port <= 65535:
+        raise _refused("The URL's port is not between 1 and 65535.")
+    return _host(match[1]), port
+
+
+def _host(text: str) -> str:
+    if not text:
+        raise _refused("The URL has no host.")
+    if text.startswith("["):
+        return _ipv6(text[1:-1])
+    name = _idna(text).lower().removesuffix(".")
+    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]):
+        return _ipv4(name)
+    if len(name) > 253 or not re.fullmatch(r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", name):
+        raise _refused("The URL's host is not a possible name.")
+    return name
+
+
+def _idna(host: str) -> str:
+    if host.isascii():
+        return host
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except UnicodeError:
+        pass
+    # What is left may be digits and dots written in another script, which an address may be made of too.
+    try:
+        name = idna.uts46_remap(host)
+    except UnicodeError:
+        name = ""
+    if not name or not name.isascii():
+        raise _refused("The URL's host is not a possible name.")
+    return name
+
+
+def _ipv6(text: str) -> str:
+    if "%" in text:
+        raise _refused("The URL's address names a zone.")
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise _refused("The URL's host is not a possible address.") from None
+
+
+def _ipv4(name: str) -> str:
+    """Read an IPv4 address in any of the spellings that inet_aton knows: decimal, octal, hex, short."""
+    parts = name.split(".")
+    try:
+        numbers = [_number(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 4 or max(numbers[:-1], default=0) > 255 or numbers[-1] >= 256 ** (5 - len(numbers)):
+        raise _refused("The URL's host is not a possible address.")
+    value = numbers[-1] + sum(number << 8 * (3 - place) for place, number in enumerate(numbers[:-1]))
+    return str(ipaddress.IPv4Address(value))
+
+
+def _number(part: str) -> int:
+    if re.fullmatch(r"0x[0-9a-f]{0,20}", part):
+        return int(part[2:] or "0", 16)
+    if not re.fullmatch(r"[0-9]{1,20}", part):
+        raise ValueError("not a number")
+    return int(part, 8 if part.startswith("0") else 10)
+
+
+def _ascii(text: str) -> str:
+    return text if text.isascii() else re.sub(r"[^\x00-\x7f]+", lambda found: quote(found[0]), text)
+
+
+def _without_dots(path: str) -> str:
+    """Resolve the segments `.` and `..` (RFC 3986, 5.2.4); empty segments are kept."""
+    segments = path.split("/")[1:] if path else [""]
+    kept: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _location(value: bytes) -> str:
+    """Read a Location as browsers do: UTF-8 where it is that, spaces escaped."""
+    try:
+        text = value.strip(b" \t").decode("utf-8")
+    except UnicodeDecodeError:
+        text = re.sub(rb"[\x80-\xff]", lambda found: b"%%%02X" % found[0][0], value.strip(b" \t")).decode("ascii")
+    return text.replace(" ", "%20")
