@@ -105,11 +105,12 @@ class _API:
     def submit(self) -> bottle.HTTPResponse:
         try:
             fields = _fields(bottle.request)
-            url = urls.parse(_single(fields, "url", required=True))
+            text = _single(fields, "url", required=True)
+            url = urls.parse(text)
             self._guard.check_literal(url)
             email = _single(fields, "email")
             recipient = check_address(email, local_domains=self._local_domains) if email else None
-            job_id = self._queue.submit(str(url), url.host, recipient)
+            job_id = self._queue.submit(text, url.host, recipient)
         except Refused as refused:
             return _error(400, refused.code, refused.message)
         except QueueFull:

@@ -1,0 +1,66 @@
+"""What several test modules need: a queue on a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from md5light.database import Database, open_database
+from md5light.outbox import Outbox
+from md5light.queue import Queue
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.time = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def pass_(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def database(tmp_path: Path, clock: Clock) -> Iterator[Database]:
+    database = open_database(str(tmp_path / "jobs.sqlite3"), durable=True, clock=clock)
+    yield database
+    database.close()
+
+
+MakeQueue = Callable[..., Queue]
+
+
+@pytest.fixture
+def make_queue(database: Database) -> MakeQueue:
+    def make(**changed: Any) -> Queue:
+        settings: dict[str, Any] = {
+            "lease_seconds": 60,
+            "max_attempts": 3,
+            "retry_seconds": 10,
+            "max_unfinished": 100_000,
+            "per_host": 0,
+        }
+        return Queue(database, **{**settings, **changed})
+
+    return make
+
+
+@pytest.fixture
+def queue(make_queue: MakeQueue) -> Queue:
+    return make_queue()
+
+
+@pytest.fixture
+def outbox(database: Database) -> Outbox:
+    return Outbox(database, lease_seconds=60, max_attempts=3)

@@ -1,0 +1,317 @@
+"""The contract of the queue: who gets which job when, and whose word counts."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from md5light.database import Database, open_database
+from md5light.errors import PermanentFailure, TemporaryFailure
+from md5light.job import Hashed, Job
+from md5light.outbox import Outbox
+from md5light.queue import Progress, Queue, QueueFull
+from tests.conftest import Clock, MakeQueue
+
+URL = "http://files.example.com/a"
+HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, "text/plain", '"1"', None)
+BROKEN = TemporaryFailure("connection_failed", "The connection broke.")
+REFUSED = PermanentFailure("http_status", "The server answered 404.")
+
+
+def submit(queue: Queue, host: str = "files.example.com", email: str | None = None) -> str:
+    return queue.submit(f"http://{host}/a", host, email)
+
+
+def claim(queue: Queue, worker: str = "w1") -> Job:
+    job = queue.claim(worker)
+    assert job is not None
+    return job
+
+
+def stored(queue: Queue, job_id: str) -> Job:
+    job = queue.get(job_id)
+    assert job is not None
+    return job
+
+
+def test_a_submitted_job_waits(queue: Queue, clock: Clock) -> None:
+    job = stored(queue, submit(queue))
+    assert uuid.UUID(job.id).version == 4
+    assert (job.status, job.attempts, job.created_at, job.mail) == ("queued", 0, clock(), "none")
+    assert not job.finished
+
+
+def test_an_unknown_job_is_none(queue: Queue) -> None:
+    assert queue.get("nothing") is None
+
+
+def test_a_claim_takes_the_job_from_all_others(queue: Queue) -> None:
+    job_id = submit(queue)
+    job = claim(queue)
+    assert (job.id, job.status, job.attempts, job.worker) == (job_id, "running", 1, "w1")
+    assert queue.claim("w2") is None
+
+
+def test_claims_come_in_the_order_of_submission(queue: Queue, clock: Clock) -> None:
+    submitted = []
+    for _ in range(5):
+        submitted.append(submit(queue))
+        clock.pass_(0.001)
+    assert [claim(queue).id for _ in range(5)] == submitted
+
+
+def test_a_result_is_stored_and_the_next_job_claimed_at_once(queue: Queue, clock: Clock) -> None:
+    first = submit(queue)
+    clock.pass_(1)
+    second = submit(queue)
+    status, following = queue.settle(claim(queue), HASHED, next_for="w1")
+    assert status == "done"
+    assert following is not None
+    assert following.id == second
+    done = stored(queue, first)
+    assert done.finished
+    assert (done.status, done.md5, done.size, done.bytes_done, done.bytes_total) == ("done", HASHED.md5, 7, 7, 7)
+    assert (done.content_type, done.etag, done.finished_at) == ("text/plain", '"1"', clock())
+
+
+def test_a_claim_not_renewed_is_free_again(queue: Queue, clock: Clock) -> None:
+    submit(queue)
+    claim(queue, "dead")
+    clock.pass_(59)
+    assert queue.claim("w2") is None
+    clock.pass_(1)
+    assert claim(queue, "w2").attempts == 2
+
+
+def test_renewing_keeps_a_claim_and_shows_progress(queue: Queue, clock: Clock) -> None:
+    job_id = submit(queue)
+    job = claim(queue)
+    for _ in range(5):
+        clock.pass_(50)
+        assert queue.renew([Progress(job, 10, 20)]) == []
+    assert queue.claim("w2") is None
+    assert (stored(queue, job_id).bytes_done, stored(queue, job_id).bytes_total) == (10, 20)
+
+
+@pytest.mark.parametrize("outcome", [HASHED, BROKEN, REFUSED], ids=["done", "temporary", "permanent"])
+def test_a_worker_taken_for_dead_cannot_write(queue: Queue, clock: Clock, outcome: Hashed) -> None:
+    job_id = submit(queue)
+    stale = claim(queue, "stale")
+    clock.pass_(60)
+    current = claim(queue, "current")
+    before = stored(queue, job_id)
+    assert queue.settle(stale, outcome)[0] == "lost"
+    assert queue.release(stale) is False
+    assert queue.renew([Progress(stale, 1, 1)]) == [stale]
+    assert stored(queue, job_id) == before
+    assert queue.settle(current, HASHED)[0] == "done"
+
+
+def test_a_temporary_failure_comes_again_after_a_doubling_pause(queue: Queue, clock: Clock) -> None:
+    job_id = submit(queue)
+    for expected in (10, 20):
+        assert queue.settle(claim(queue), BROKEN)[0] == "queued"
+        job = stored(queue, job_id)
+        assert job.due_at is not None
+        assert 0.75 * expected <= job.due_at - clock() <= 1.25 * expected
+        assert (job.error_code, job.finished_at) == ("connection_failed", None)
+        clock.pass_(0.7 * expected)
+        assert queue.claim("w1") is None
+        clock.pass_(0.6 * expected)
+    assert queue.settle(claim(queue), BROKEN)[0] == "failed"
+    job = stored(queue, job_id)
+    assert (job.status, job.attempts, job.error_code) == ("failed", 3, "connection_failed")
+
+
+def test_a_server_that_asks_for_patience_gets_it(queue: Queue, clock: Clock) -> None:
+    job_id = submit(queue)
+    queue.settle(claim(queue), TemporaryFailure("http_status", "503", retry_after=1000))
+    assert stored(queue, job_id).due_at == clock() + 1000
+
+
+def test_a_permanent_failure_is_final(queue: Queue) -> None:
+    job_id = submit(queue)
+    assert queue.settle(claim(queue), REFUSED)[0] == "failed"
+    job = stored(queue, job_id)
+    assert (job.status, job.attempts, job.error_message, job.due_at) == ("failed", 1, REFUSED.message, None)
+    assert queue.claim("w1") is None
+
+
+def test_a_job_given_back_was_not_tried(queue: Queue) -> None:
+    job_id = submit(queue)
+    assert queue.release(claim(queue))
+    assert (stored(queue, job_id).status, stored(queue, job_id).attempts) == ("queued", 0)
+    assert claim(queue).attempts == 1
+
+
+def test_the_claims_of_a_dead_worker_are_freed_at_once(queue: Queue) -> None:
+    submit(queue)
+    submit(queue)
+    stale = claim(queue, "dead")
+    claim(queue, "alive")
+    assert queue.free("dead") == 1
+    assert claim(queue, "w2").id == stale.id
+    assert queue.claim("w2") is None
+    assert queue.settle(stale, HASHED)[0] == "lost"
+
+
+def test_a_job_that_kills_its_workers_ends_as_failed(queue: Queue, outbox: Outbox) -> None:
+    job_id = submit(queue, email="ann@example.com")
+    for attempt in (1, 2, 3):
+        assert claim(queue, "victim").attempts == attempt
+        queue.free("victim")
+    assert queue.claim("next") is None
+    job = stored(queue, job_id)
+    assert (job.status, job.error_code, job.attempts) == ("failed", "worker_lost", 3)
+    assert outbox.claim("w1") is not None
+
+
+def test_a_canceled_job_is_nobodys(queue: Queue) -> None:
+    waiting, running = submit(queue), submit(queue)
+    job = claim(queue)
+    for job_id in (waiting, running):
+        assert queue.cancel(job_id)
+        assert stored(queue, job_id).status == "canceled"
+        assert not queue.cancel(job_id)
+    assert queue.claim("w1") is None
+    assert queue.renew([Progress(job, 1, 2)]) == [job]
+    assert queue.settle(job, HASHED)[0] == "lost"
+    assert not queue.cancel("nothing")
+
+
+def test_no_more_is_accepted_than_may_wait(make_queue: MakeQueue) -> None:
+    queue = make_queue(max_unfinished=3)
+    ids = [submit(queue) for _ in range(3)]
+    with pytest.raises(QueueFull):
+        submit(queue)
+    queue.cancel(ids[0])
+    submit(queue)
+    with pytest.raises(QueueFull):
+        submit(queue)
+
+
+def test_the_room_in_the_queue_holds_for_several_servers(make_queue: MakeQueue) -> None:
+    servers = [make_queue(max_unfinished=100) for _ in range(4)]
+    accepted = 0
+    for turn in range(200):
+        try:
+            submit(servers[turn % 4])
+            accepted += 1
+        except QueueFull:
+            pass
+    assert accepted == 100
+
+
+def test_a_busy_host_delays_no_other(make_queue: MakeQueue, clock: Clock) -> None:
+    queue = make_queue(per_host=2)
+    busy = [submit(queue, "busy.example.com") for _ in range(50)]
+    clock.pass_(1)
+    other = submit(queue, "other.example.com")
+    claimed = [claim(queue) for _ in range(3)]
+    assert [job.host for job in claimed] == ["busy.example.com", "busy.example.com", "other.example.com"]
+    assert claimed[2].id == other
+    assert queue.claim("w1") is None
+    queue.settle(claimed[0], HASHED)
+    assert claim(queue).id in busy
+    assert queue.claim("w1") is None
+
+
+@pytest.mark.parametrize("leave", ["settle", "retry", "release", "cancel", "free"])
+def test_each_job_that_leaves_its_host_lets_the_next_come_up(make_queue: MakeQueue, clock: Clock, leave: str) -> None:
+    queue = make_queue(per_host=1, max_attempts=1 if leave == "free" else 3)
+    for _ in range(3):
+        submit(queue)
+        clock.pass_(1)
+    seen = set()
+    for _ in range(3):
+        job = claim(queue)
+        seen.add(job.id)
+        assert queue.claim("other") is None
+        if leave == "settle":
+            queue.settle(job, HASHED)
+        elif leave == "retry":
+            queue.settle(job, BROKEN)
+        elif leave == "cancel":
+            queue.cancel(job.id)
+        elif leave == "free":
+            queue.free("w1")
+        else:
+            queue.release(job)
+            queue.cancel(job.id)
+    assert len(seen) == 3
+
+
+def test_a_limit_lifted_lets_all_come_up(make_queue: MakeQueue) -> None:
+    narrow, wide = make_queue(per_host=1), make_queue(per_host=0)
+    for _ in range(10):
+        submit(narrow)
+    first = claim(narrow)
+    assert narrow.claim("w1") is None
+    wide.settle(first, HASHED)
+    assert len({claim(wide).id for _ in range(9)}) == 9
+
+
+def test_a_mail_is_owed_from_the_transaction_of_the_result(queue: Queue, outbox: Outbox) -> None:
+    job_id = submit(queue, email="ann@example.com")
+    assert stored(queue, job_id).mail == "waiting"
+    assert outbox.claim("w1") is None
+    queue.settle(claim(queue), HASHED)
+    mail = outbox.claim("w1")
+    assert mail is not None
+    assert (mail.job_id, mail.recipient, mail.status, mail.md5) == (job_id, "ann@example.com", "done", HASHED.md5)
+    assert outbox.sent(mail)
+    assert stored(queue, job_id).mail == "sent"
+
+
+def work_side_by_side(path: Path, wins: Path) -> None:
+    """Claim and settle with several threads until nothing is left; writes the ids won."""
+    database = open_database(str(path), durable=False)
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=0)
+    won: list[str] = []
+
+    def work() -> None:
+        name = str(uuid.uuid4())
+        job = queue.claim(name)
+        while job:
+            won.append(job.id)
+            _, job = queue.settle(job, HASHED, next_for=name)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    database.close()
+    wins.write_text("\n".join(won))
+
+
+def test_threads_and_processes_claim_side_by_side(tmp_path: Path) -> None:
+    path = tmp_path / "shared.sqlite3"
+    database = open_database(str(path), durable=False)
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=0)
+    submitted = {submit(queue) for _ in range(400)}
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work_side_by_side, args=[path, tmp_path / f"wins{n}"]) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    won = Counter("\n".join(file.read_text() for file in tmp_path.glob("wins*")).split())
+    assert set(won) == submitted
+    assert set(won.values()) == {1}
+    assert all(stored(queue, job_id).attempts == 1 for job_id in submitted)
+    database.close()
+
+
+def test_the_probe_writes(queue: Queue, database: Database, clock: Clock) -> None:
+    queue.probe()
+    clock.pass_(5)
+    queue.probe()
+    row = database.read(lambda transaction: transaction.one("select probed_at from probe"))
+    assert row == {"probed_at": clock()}
