@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from typing import Any
@@ -131,5 +132,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for listening in sockets:
             listening.close()
-        raise ListenError(f"can't listen on {http_url(host, port)}: {error.strerror or error}") from None
+        # create_server() tells the address again in its text; a name that isn't found has no number of the system's.
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        raise ListenError(f"can't listen on {http_url(host, port)}: {reason}") from None
     return sockets

@@ -123,7 +123,7 @@ class _API:
 
     def check(self) -> bottle.HTTPResponse:
         try:
-            job_id = _single(_decoded(bottle.request.query_string), "id", required=True)
+            job_id = _single(_decoded(bottle.request.query_string.encode("latin-1")), "id", required=True)
             job = self._queue.get(job_id)
         except Refused as refused:
             return _error(400, refused.code, refused.message)
@@ -206,13 +206,13 @@ def _fields(request: bottle.BaseRequest) -> list[tuple[str, str]]:
         return [(str(key), value) for key, value in request.POST.decode().allitems() if isinstance(value, str)]
     body = request.body.read()
     if media_type == "application/x-www-form-urlencoded" or not body:
-        return _decoded(body.decode("latin-1"))
+        return _decoded(body)
     raise bottle.HTTPError(415)
 
 
-def _decoded(form: str) -> list[tuple[str, str]]:
+def _decoded(form: bytes) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(form, keep_blank_values=True, errors="strict", max_num_fields=100)
+        return parse_qsl(form.decode(), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError:  # UnicodeDecodeError among them
         raise Refused("bad_request", "The form is not UTF-8 text, or has too many fields.") from None
 

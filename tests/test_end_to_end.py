@@ -1,0 +1,230 @@
+"""The whole service as its users meet it: real commands, real servers, real signals."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mailbox
+import os
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.origin import Origin, Peer, reply
+from tests.postbox import Postbox
+from tests.service import Service, running
+from tests.waiting import wait_until
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+def test_a_url_becomes_an_md5(tmp_path: Path) -> None:
+    body = os.urandom(300_000)
+    with Origin() as origin, running(tmp_path) as service:
+        url = origin.serve("/file", body)
+        job_id = service.submit(url)
+        service.result(job_id)
+        answer = service.check(job_id)
+        assert answer.status_code == 200
+        assert answer.text == f'{{"md5":"{md5(body)}","status":"done","url":"{url}"}}\n'
+        job = service.job(job_id)
+        assert (job["size"], job["bytes_done"], job["attempts"]) == (300_000, 300_000, 1)
+        printed = subprocess.run(["bash", "-c", f"curl -sL {url} | md5sum"], capture_output=True, check=True).stdout
+        assert printed.split()[0].decode() == md5(body)
+
+
+def test_a_failure_is_told(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path) as service:
+        url = origin.url("/missing")
+        job_id = service.submit(url)
+        service.result(job_id)
+        answer = service.check(job_id)
+        assert answer.status_code == 424
+        assert answer.json()["status"] == "failed"
+        assert answer.json()["url"] == url
+        assert answer.json()["error"]["code"] == "http_status"
+        assert "404" in answer.json()["error"]["message"]
+
+
+def test_a_temporary_failure_is_tried_again(tmp_path: Path) -> None:
+    def twice_busy(peer: Peer) -> object:
+        return peer.reply(b"later", "503 Busy") if peer.number < 3 else peer.reply(b"at last")
+
+    with Origin() as origin, running(tmp_path) as service:
+        job_id = service.submit(origin.serve("/busy", twice_busy))
+        assert service.result(job_id)["md5"] == md5(b"at last")
+        assert service.job(job_id)["attempts"] == 3
+
+
+def test_a_truncated_file_never_gets_a_checksum(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path, queue={"max_attempts": 2, "retry_seconds": 0.1}) as service:
+        job_id = service.submit(origin.serve("/cut", reply(b"half", length=8)))
+        assert service.result(job_id)["error"]["code"] == "incomplete"
+
+
+def test_mails_are_kept_where_there_is_no_mail_server(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path) as service:
+        job_id = service.submit(origin.serve("/file", b"body"), email="ann@localhost")
+        wait_until(lambda: service.job(job_id)["mail"] == "sent")
+        (mail,) = mailbox.Maildir(tmp_path / "md5light-mail", create=False)
+        assert mail["To"] == "ann@localhost"
+        assert md5(b"body") in str(mail)
+
+
+def test_a_mail_server_that_is_down_loses_nothing(tmp_path: Path) -> None:
+    with Origin() as origin, Postbox() as postbox:
+        smtp = {"host": postbox.host, "port": postbox.port}
+        with running(tmp_path, smtp={**smtp, "sender": "md5@example.org"}) as service:
+            done = service.submit(origin.serve("/file", b"body"), email="ann@example.com")
+            failed = service.submit(origin.url("/missing"), email="bob@example.com")
+            wait_until(lambda: len(postbox.mails) == 2)
+            mails = {mail.recipients[0]: mail for mail in postbox.mails}
+            assert md5(b"body") in mails["ann@example.com"].text
+            assert "404" in mails["bob@example.com"].text
+            assert f"/jobs/{done}" in mails["ann@example.com"].text
+            wait_until(lambda: service.job(failed)["mail"] == "sent")
+
+
+def test_a_job_that_was_running_when_everything_was_killed_is_done_after_a_restart(tmp_path: Path) -> None:
+    body = os.urandom(100_000)
+    with Origin() as origin, Service(tmp_path, queue={"lease_seconds": 1}) as service:
+        gate = origin.gate()
+
+        def hold(peer: Peer) -> object:
+            if peer.number == 1:
+                peer.send(reply(body[:5000], length=len(body)))
+                gate.wait(30)
+                return None
+            return peer.reply(body)
+
+        server, pool = service.start_server(), service.start_pool()
+        job_id = service.submit(origin.serve("/file", hold))
+        waiting = [service.submit(origin.serve(f"/{n}", b"%d" % n)) for n in range(5)]
+        wait_until(lambda: service.job(job_id)["status"] == "running" and origin.requests("/file"))
+        for command in (pool, server):
+            command.kill()
+        service.start_server()
+        service.start_pool()
+        assert service.result(job_id)["md5"] == md5(body)
+        assert service.job(job_id)["attempts"] == 2
+        assert [service.result(one)["md5"] for one in waiting] == [md5(b"%d" % n) for n in range(5)]
+
+
+def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path, "--processes", "1", queue={"lease_seconds": 60}) as service:
+        gate = origin.gate()
+
+        def hold(peer: Peer) -> object:
+            if peer.number == 1:
+                gate.wait(30)
+                return None
+            return peer.reply(b"body")
+
+        job_id = service.submit(origin.serve("/file", hold))
+        wait_until(lambda: origin.requests("/file") == 1)
+        pool = service.commands[-1]
+        (child,) = pool.children()
+        os.kill(child, signal.SIGKILL)
+        assert service.result(job_id, timeout=5)["md5"] == md5(b"body")
+        assert pool.children() not in ([child], [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopping_pool_lets_downloads_finish(tmp_path: Path, number: signal.Signals) -> None:
+    with Origin() as origin, running(tmp_path) as service:
+        gate = origin.gate()
+
+        def slow(peer: Peer) -> object:
+            gate.wait(30)
+            return peer.reply(b"body")
+
+        job_id = service.submit(origin.serve("/slow", slow))
+        wait_until(lambda: origin.requests("/slow"))
+        pool = service.commands[-1]
+        pool.process.send_signal(number)
+        late = service.submit(origin.serve("/late", b"late"))
+        gate.set()
+        assert pool.process.wait(10) == 0
+        assert service.check(job_id).json()["md5"] == md5(b"body")
+        assert service.job(late)["status"] == "queued"
+
+
+def test_a_stopping_pool_gives_back_what_does_not_finish(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path, worker={"processes": 1, "shutdown_seconds": 0}) as service:
+        gate = origin.gate()
+        job_id = service.submit(origin.serve("/slow", lambda peer: gate.wait(30)))
+        wait_until(lambda: origin.requests("/slow"))
+        assert service.commands[-1].stop() == 0
+        job = service.job(job_id)
+        assert (job["status"], job["attempts"]) == ("queued", 0)
+
+
+def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path, worker={"shutdown_seconds": 60}) as service:
+        gate = origin.gate()
+        job_id = service.submit(
+            origin.serve("/slow", lambda peer: peer.reply(b"body") if peer.number > 1 else gate.wait(30))
+        )
+        wait_until(lambda: origin.requests("/slow"))
+        pool = service.commands[-1]
+        children = pool.children()
+        pool.process.send_signal(signal.SIGTERM)
+        pool.process.send_signal(signal.SIGINT)
+        assert pool.process.wait(5) == 1
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        service.start_pool()
+        assert service.result(job_id)["md5"] == md5(b"body")
+
+
+def test_a_canceled_download_stops_within_seconds(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path) as service:
+        closed = origin.gate()
+
+        def endless(peer: Peer) -> object:
+            peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while True:
+                    peer.throttle(b"x" * 1000, 20_000)
+            closed.set()
+            return None
+
+        job_id = service.submit(origin.serve("/endless", endless))
+        wait_until(lambda: service.job(job_id)["bytes_done"] > 0)
+        assert requests.delete(f"{service.url}/jobs/{job_id}", timeout=10).status_code == 200
+        assert closed.wait(5)
+        assert service.job(job_id)["status"] == "canceled"
+
+
+def test_burst_works_until_nothing_is_due(tmp_path: Path) -> None:
+    with Origin() as origin, Service(tmp_path) as service:
+        service.start_server()
+        ids = [service.submit(origin.serve(f"/{n}", b"%d" % n), email="ann@localhost") for n in range(20)]
+        later = service.submit(origin.serve("/busy", reply(b"", "503 Busy", "Retry-After: 600")))
+        assert service.start("worker", "--burst").process.wait(20) == 0
+        assert [service.check(job_id).json().get("md5") for job_id in ids] == [md5(b"%d" % n) for n in range(20)]
+        assert all(service.job(job_id)["mail"] == "sent" for job_id in ids)
+        assert service.job(later)["status"] == "queued"
+        assert int(service.check(later).headers["Retry-After"]) == 60
+
+
+def test_nothing_is_lost_while_workers_are_killed(tmp_path: Path) -> None:
+    """Every job is done once with the right MD5, whatever happens to the processes that do them."""
+    files = {f"/{n}": os.urandom(1024) for n in range(200)}
+    with Origin() as origin, running(tmp_path, queue={"max_attempts": 50, "retry_seconds": 0.1}) as service:
+        ids = {service.submit(origin.serve(path, body), email="ann@localhost"): body for path, body in files.items()}
+        pool = service.commands[-1]
+        for _ in range(5):
+            victim = wait_until(pool.children)[0]
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda victim=victim: victim not in pool.children())  # type: ignore[misc]
+        for job_id, body in ids.items():
+            assert service.result(job_id, timeout=60)["md5"] == md5(body)
+        wait_until(lambda: all(service.job(job_id)["mail"] == "sent" for job_id in ids))
+        with contextlib.closing(sqlite3.connect(service.database)) as database:
+            assert database.execute("pragma integrity_check").fetchall() == [("ok",)]

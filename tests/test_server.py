@@ -1,0 +1,267 @@
+"""The HTTP API of a real server: bodies, codes and headers to the letter."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.service import Service
+from tests.waiting import wait_until
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+FILE = "http://files.example.com/a"
+JOB_FIELDS = (
+    "id url status md5 size bytes_done bytes_total attempts max_attempts next_attempt_at error created_at started_at "
+    "finished_at final_url content_type etag last_modified mail"
+)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server without any pool: what is submitted stays as it is."""
+    with Service(tmp_path_factory.mktemp("service"), download={"allow_networks": ""}) as service:
+        service.start_server()
+        yield service
+
+
+def post(service: Service, data: object, content_type: str | None = None) -> requests.Response:
+    headers = {"Content-Type": content_type} if content_type else {}
+    return requests.post(f"{service.url}/submit", data=data, headers=headers, timeout=10)  # type: ignore[arg-type]
+
+
+def error_code(answer: requests.Response) -> str:
+    """Return the code of an error whose body has exactly the documented form."""
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert list(body["error"]) == ["code", "message"]
+    assert answer.text == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    assert answer.headers["Content-Type"] == "application/json"
+    code: str = body["error"]["code"]
+    return code
+
+
+def stored_jobs(service: Service) -> int:
+    with contextlib.closing(sqlite3.connect(service.database)) as database:
+        count: int = database.execute("select count(*) from jobs").fetchone()[0]
+    return count
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        ({"url": FILE}, None),
+        ({"url": FILE, "email": "ann@example.com"}, None),
+        ({"url": FILE, "email": ""}, None),
+        (json.dumps({"url": FILE}), "application/json"),
+        (json.dumps({"url": FILE, "email": None, "more": [1]}), "application/json; charset=utf-8"),
+        (
+            f'--b\r\nContent-Disposition: form-data; name="url"\r\n\r\n{FILE}\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+        ),
+    ],
+    ids=["form", "with address", "blank address", "json", "json with more", "multipart"],
+)
+def test_a_job_is_accepted(service: Service, data: object, content_type: str | None) -> None:
+    answer = post(service, data, content_type)
+    assert answer.status_code == 202
+    assert re.fullmatch(r'\{"id":"' + UUID + r'"\}\n', answer.text)
+    assert answer.headers["Location"] == f"/check?id={answer.json()['id']}"
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "status", "code"),
+    [
+        ({}, None, 400, "missing_parameter"),
+        ({"email": "ann@example.com"}, None, 400, "missing_parameter"),
+        ({"url": ""}, None, 400, "missing_parameter"),
+        ([("url", FILE), ("url", FILE)], None, 400, "repeated_parameter"),
+        ([("url", FILE), ("email", "a@example.com"), ("email", "b@example.com")], None, 400, "repeated_parameter"),
+        (f'{{"url":"{FILE}","url":"{FILE}"}}', "application/json", 400, "repeated_parameter"),
+        ({"url": "example.com/a"}, None, 400, "invalid_url"),
+        ({"url": "ftp://example.com/a"}, None, 400, "invalid_url"),
+        ({"url": "http://ann:secret@example.com/"}, None, 400, "invalid_url"),
+        ({"url": "http://example.com:99999/"}, None, 400, "invalid_url"),
+        ({"url": "http://example.com/" + "a" * 2048}, None, 400, "invalid_url"),
+        ({"url": "http://example.com/\u202egpj"}, None, 400, "invalid_url"),
+        ({"url": "http://127.0.0.1/"}, None, 400, "address_not_allowed"),
+        ({"url": "http://2130706433/"}, None, 400, "address_not_allowed"),
+        ({"url": "http://[::ffff:10.0.0.1]/"}, None, 400, "address_not_allowed"),
+        ({"url": "http://localhost:8080/"}, None, 400, "address_not_allowed"),
+        ({"url": FILE, "email": "nobody"}, None, 400, "invalid_email"),
+        ({"url": FILE, "email": "a@example.com, b@example.com"}, None, 400, "invalid_email"),
+        ('{"url":7}', "application/json", 400, "invalid_url"),
+        ('{"url":"' + FILE + '","email":["a@example.com"]}', "application/json", 400, "invalid_email"),
+        ('["url"]', "application/json", 400, "bad_request"),
+        ('"url"', "application/json", 400, "bad_request"),
+        ("{", "application/json", 400, "bad_request"),
+        ("[" * 50_000, "application/json", 400, "bad_request"),
+        (b"\xff\xfe{}", "application/json", 400, "bad_request"),
+        (b"url=http://example.com/%ff", "application/x-www-form-urlencoded", 400, "bad_request"),
+        (b"url=http://example.com/\xff", "application/x-www-form-urlencoded", 400, "bad_request"),
+        ("--b\r\nrubbish", "multipart/form-data; boundary=b", 400, "bad_request"),
+        ("rubbish", "multipart/form-data", 400, "bad_request"),
+        (f"url={FILE}", "text/plain", 415, "unsupported_media_type"),
+        (b"<url/>", "application/xml", 415, "unsupported_media_type"),
+        (b"url=" + b"a" * 70_000, "application/x-www-form-urlencoded", 413, "body_too_large"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_accepted_is_refused(
+    service: Service, data: object, content_type: str | None, status: int, code: str
+) -> None:
+    before = stored_jobs(service)
+    answer = post(service, data, content_type)
+    assert (answer.status_code, error_code(answer)) == (status, code)
+    assert stored_jobs(service) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/check/", 404, "not_found"),
+        ("GET", "/jobs/", 404, "not_found"),
+        ("GET", "/%ff%fe", 404, "not_found"),
+        ("GET", "/submit", 405, "method_not_allowed"),
+        ("PUT", "/submit", 405, "method_not_allowed"),
+        ("OPTIONS", "/check", 405, "method_not_allowed"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+        ("GET", "/check", 400, "missing_parameter"),
+        ("GET", "/check?id=", 400, "missing_parameter"),
+        ("GET", "/check?id=a&id=b", 400, "repeated_parameter"),
+        ("GET", "/check?id=%ff", 400, "bad_request"),
+    ],
+)
+def test_every_error_has_the_same_form(service: Service, method: str, path: str, status: int, code: str) -> None:
+    answer = requests.request(method, service.url + path, timeout=10)
+    assert (answer.status_code, error_code(answer)) == (status, code)
+    assert (status == 405) == ("Allow" in answer.headers)
+
+
+@pytest.mark.parametrize("job_id", ["nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac", "'", "a" * 5000, "é", "%00"])
+def test_an_unknown_job_is_not_found(service: Service, job_id: str) -> None:
+    for method, path in (("GET", f"/check?id={job_id}"), ("GET", f"/jobs/{job_id}"), ("DELETE", f"/jobs/{job_id}")):
+        answer = requests.request(method, service.url + path, timeout=10)
+        assert (answer.status_code, answer.text) == (404, '{"status":"not found"}\n')
+
+
+def test_a_waiting_job_is_running(service: Service) -> None:
+    answer = service.check(service.submit(FILE))
+    assert (answer.status_code, answer.text) == (202, '{"status":"running"}\n')
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_everything_of_a_job_is_told_but_the_address(service: Service) -> None:
+    job_id = service.submit("HTTP://Files.Example.com/%7Ea?b#c", email="ann@example.com")
+    answer = requests.get(f"{service.url}/jobs/{job_id}", timeout=10)
+    assert answer.status_code == 200
+    assert "ann@" not in answer.text
+    job = answer.json()
+    assert set(job) == set(JOB_FIELDS.split())
+    assert list(job) == sorted(job)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", job["created_at"])
+    assert (job["id"], job["url"], job["status"]) == (job_id, "HTTP://Files.Example.com/%7Ea?b#c", "queued")
+    assert (job["mail"], job["attempts"], job["max_attempts"]) == ("waiting", 0, 5)
+
+
+def test_a_job_is_canceled_once(service: Service) -> None:
+    job_id = service.submit(FILE)
+    answer = requests.delete(f"{service.url}/jobs/{job_id}", timeout=10)
+    assert (answer.status_code, answer.json()["status"], answer.json()["id"]) == (200, "canceled", job_id)
+    again = requests.delete(f"{service.url}/jobs/{job_id}", timeout=10)
+    assert (again.status_code, error_code(again)) == (409, "job_finished")
+    check = service.check(job_id)
+    assert (check.status_code, check.json()["status"], check.json()["error"]["code"]) == (424, "failed", "canceled")
+
+
+def test_health_and_readiness(service: Service) -> None:
+    assert requests.get(f"{service.url}/healthz", timeout=10).status_code == 200
+    assert requests.get(f"{service.url}/readyz", timeout=10).status_code == 200
+
+
+def test_a_malformed_request_is_answered_in_json(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 400 ")
+    assert b"Content-Type: application/json" in head
+    assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+def test_nothing_is_accepted_that_can_not_be_stored(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        service.start_server()
+        with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
+            other.execute("begin exclusive")
+            refused = post(service, {"url": FILE})
+            ready = requests.get(f"{service.url}/readyz", timeout=20)
+        assert (refused.status_code, error_code(refused)) == (503, "database_unavailable")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert (ready.status_code, error_code(ready)) == (503, "database_unavailable")
+        assert stored_jobs(service) == 0
+        service.submit(FILE)
+
+
+def test_a_full_queue_accepts_nothing(tmp_path: Path) -> None:
+    with Service(tmp_path, server={"max_unfinished": 2}) as service:
+        service.start_server()
+        first = service.submit(FILE)
+        service.submit(FILE)
+        answer = post(service, {"url": FILE})
+        assert (answer.status_code, error_code(answer)) == (503, "queue_full")
+        assert int(answer.headers["Retry-After"]) > 0
+        requests.delete(f"{service.url}/jobs/{first}", timeout=10)
+        service.submit(FILE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_server_after_the_running_requests(tmp_path: Path, number: signal.Signals) -> None:
+    with Service(tmp_path) as service:
+        server = service.start_server()
+        answers: list[int] = []
+        with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            request = threading.Thread(target=lambda: answers.append(post(service, {"url": FILE}).status_code))
+            request.start()
+            wait_until(lambda: connections_to(service), message="the request to reach the server")
+            server.process.send_signal(number)
+            wait_until(lambda: not is_listening(service), message="the server to accept nobody")
+            other.execute("commit")
+        request.join()
+        assert server.process.wait(10) == 0
+        assert answers == [202]
+
+
+def test_the_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with Service(tmp_path) as service, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = service.start("server", "--port", str(port))
+        assert command.process.wait(10) == 1
+        assert command.lines == f"md5light-server: can't listen on http://127.0.0.1:{port}: Address already in use\n"
+
+
+def connections_to(service: Service) -> int:
+    """Count the established connections to the server's port, from the kernel's table (proc(5))."""
+    port = int(service.url.rpartition(":")[2])
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
+
+
+def is_listening(service: Service) -> bool:
+    port = int(service.url.rpartition(":")[2])
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
