@@ -30,11 +30,15 @@ from md5light.smtp import Smtp
 
 # --- addresses -------------------------------------------------------------------------------------------------
 
-#: the only addresses that reach a header or an SMTP command: ASCII, nothing quoted (RFC 5321 section 4.1.2)
-PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
+#: The only addresses that reach a header or an SMTP command: a dot-string and a domain in ASCII (RFC 5321 section
+#: 4.1.2), without the beginning of an encoded word (RFC 2047), which some programs decode even in an address.
+PLAIN_ADDRESS = re.compile(
+    r"(?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
+)
 
-#: the domains of [smtp] local_domains: names without a dot, and the local ones of RFC 6761 and RFC 6762
-LOCAL_DOMAIN = re.compile(r"@([^.@]+|[^@]+\.(local|localhost|test))$", re.IGNORECASE)
+#: the domains of [smtp] local_domains: names without a dot (RFC 3490 section 3.1 has four of them), and the local
+#: ones of RFC 6761 and RFC 6762
+LOCAL_DOMAIN = re.compile(r"@([^.。．｡@]+|[^@]+[.。．｡](local|localhost|test))$", re.IGNORECASE)
 
 #: a path in SMTP has at most 256 octets with its angle brackets (RFC 5321 section 4.5.3.1.3)
 MAX_ADDRESS_LENGTH = 254
@@ -74,8 +78,8 @@ def _checked(text: str) -> str:
 
 # --- what a mail says ------------------------------------------------------------------------------------------
 
-#: Lines of a header are never folded: Python breaks a long address in two. RFC 5322 section 2.1.1 allows 998 octets.
-POLICY = policy.SMTP.clone(max_line_length=998)
+#: quoted-printable's lines have at most 76 characters (RFC 2045 section 6.7); Python alone would make them 78
+POLICY = policy.SMTP.clone(max_line_length=76)
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _message(subject: str, lines: list[str], date: datetime, sender: str, recipi
     message["Subject"] = subject
     message["Date"] = date
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: answers by machines are not wanted
-    # Quoted-printable carries lines of any length unchanged where SMTP's end at 998 octets.
+    # Quoted-printable carries a URL of any length; a line of SMTP ends at 998 octets (RFC 5321 section 4.5.3.1.6).
     message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
     return message
 

@@ -124,7 +124,7 @@ class Postbox:
 
     def _authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         given = (data.login.decode(), data.password.decode()) if isinstance(data, LoginPassword) else None
-        return AuthResult(success=given == self._login)
+        return AuthResult(success=given == self._login, handled=False)
 
 
 class _Controller(Controller):
@@ -239,7 +239,7 @@ class ScriptedPostbox:
         lines = connection.makefile("rb")
         going_on = self._answer(connection, "CONNECT")
         while going_on and (line := lines.readline()):
-            verb, _, rest = line.decode("ascii").strip().partition(" ")
+            verb, _, rest = line.decode("ascii", "replace").strip().partition(" ")
             step = verb.upper()
             going_on = self._answer(connection, step)
             if step == "MAIL":
@@ -269,6 +269,7 @@ class ScriptedPostbox:
             return answer[:3]
         elif answer is SILENCE:
             self._closing.wait()
+        _shut(connection)
         return ""
 
     def _wrapped(self, connection: socket.socket, context: ssl.SSLContext) -> socket.socket:
