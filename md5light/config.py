@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import difflib
 import ipaddress
 import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,9 @@ DEFAULT_FILE = Path("/etc/md5light/config.ini")
 
 #: what is shown in a secret's place
 MASK = "********"
+
+#: an unknown key with one of these in it may hold a secret
+SECRET_WORDS = ("pass", "pw", "secret", "token")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -137,7 +142,7 @@ def _host_or_nothing(value: str) -> str:
 
 
 def _mail_address(value: str) -> str:
-    if not re.fullmatch(r"[^\s@<>,;:\"()\[\]\\\x00-\x1f\x7f-\uffff]+@[A-Za-z0-9.-]+", value):
+    if not re.fullmatch(r"[^\s@<>,;:\"()\[\]\\\x00-\x1f\x7f-\U0010ffff]+@[A-Za-z0-9.-]+", value):
         raise ValueError("must be a plain mail address such as md5light@example.org")
     return value
 
@@ -187,7 +192,7 @@ class ServerConfig:
     )
     max_unfinished: int = _key(_integer(1, 10**12), "100000", "jobs waiting or running; above it /submit answers 503")
     submits_per_minute: int = _key(
-        _integer(0, 10**9), "0", "per client address (IPv6: per /64); above it 429; 0: no limit"
+        _integer(0, 10**9), "0", "submissions per client address (IPv6: per /64); above it 429; 0: no limit"
     )
 
     @property
@@ -203,7 +208,9 @@ class QueueConfig:
     database: str = _key(_database, "md5light.sqlite3", "a file, or postgresql://…", path=True)
     lease_seconds: float = _key(_number(1, 86400), "60", "a claim not renewed for so long is free again")
     max_attempts: int = _key(_integer(1, 1000), "5", "attempts per job")
-    retry_seconds: float = _key(_number(0, 3600), "10", "first back-off; it doubles, with jitter, to an hour at most")
+    retry_seconds: float = _key(
+        _number(0, 3600), "10", "seconds of the first back-off; it doubles, with jitter, to an hour at most"
+    )
     retention_days: float = _key(_number(0, 36500), "0", "finished jobs older than so many days are removed; 0: kept")
 
 
@@ -214,7 +221,9 @@ class WorkerConfig:
     processes: int = _key(_integer(1, 1000), "4", "worker processes")
     threads: int = _key(_integer(1, 1000), "8", "downloads at once in each process")
     shutdown_seconds: float = _key(
-        _number(0, 86400), "25", "how long a stopping pool lets running downloads finish before it gives them back"
+        _number(0, 86400),
+        "25",
+        "seconds that a stopping pool lets running downloads finish, before it gives them back",
     )
     per_host: int = _key(
         _integer(0, 10**6), "8", "downloads at once from one host, over all processes and machines; 0: no limit"
@@ -230,13 +239,13 @@ class DownloadConfig:
     max_seconds: float = _key(
         _number(0.001, 604800), "21600", "seconds for one attempt, from name look-up to the last byte"
     )
-    max_bytes: int = _key(_integer(0, 10**18), "0", "largest file; 0: no limit")
+    max_bytes: int = _key(_integer(0, 10**18), "0", "largest file, in bytes; 0: no limit")
     max_redirects: int = _key(_integer(0, 100), "10", "redirects followed; 0: none")
     allow_networks: tuple[Network, ...] = _key(
         _networks, "", "networks (CIDR) open to downloads although not public, such as 10.1.0.0/16"
     )
     allow_ports: Ports = _key(_ports, "80 443 1024-65535", "ports that downloads may use")
-    ca_file: str = _key(_text, "", "certificates (PEM) to trust besides the usual ones", path=True)
+    ca_file: str = _key(_text, "", "file of certificates (PEM) to trust besides the usual ones", path=True)
     user_agent: str = _key(_header, f"md5light/{__version__}", "the User-Agent header sent")
 
 
@@ -247,7 +256,7 @@ class SmtpConfig:
     host: str = _key(_host_or_nothing, "", "mail server; empty: mails are kept in maildir")
     port: int = _key(_integer(1, 65535), "587", "its port")
     security: str = _key(_one_of("starttls", "tls", "none"), "starttls", "starttls, tls or none")
-    username: str = _key(_text, "", "empty: no login")
+    username: str = _key(_text, "", "name to log in with; empty: no login")
     password: str = _key(_text, "", "better kept in password_file", secret=True)
     password_file: str = _key(
         _text,
@@ -259,10 +268,10 @@ class SmtpConfig:
     timeout: float = _key(
         _number(0.001, 3600), "30", "seconds for each step; the whole exchange ends within four times that"
     )
-    ca_file: str = _key(_text, "", "certificates (PEM) to trust besides the usual ones", path=True)
+    ca_file: str = _key(_text, "", "file of certificates (PEM) to trust besides the usual ones", path=True)
     max_attempts: int = _key(_integer(1, 1000), "10", "attempts per mail")
     per_recipient_per_hour: int = _key(
-        _integer(0, 10**9), "0", "mails to one address; above it /submit answers 429; 0: no limit"
+        _integer(0, 10**9), "0", "mails to one address in an hour; above it /submit answers 429; 0: no limit"
     )
     maildir: str = _key(_path, "md5light-mail", "the Maildir that keeps mails while host is empty", path=True)
     local_domains: bool = _key(
@@ -305,13 +314,15 @@ SECTIONS: dict[str, Any] = {
 # --- reading and showing ---------------------------------------------------------------------------------------
 
 
-def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the configuration that applies: `path`, else $MD5LIGHT_CONFIG, else /etc, else the defaults.
+def load(
+    path: str | None = None, environ: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE
+) -> Config:
+    """Read the configuration that applies: `path`, else $MD5LIGHT_CONFIG, else `default_file`, else the defaults.
 
-    Relative paths in the file are taken from the file's folder, without a file from the working directory.
+    Relative paths, the defaults' too, start at the file's folder, without a file at the working directory.
     Raises ConfigError, one line, when the file can't be read or anything in it is unknown or wrong.
     """
-    file = find(path, environ)
+    file = find(path, environ, default_file)
     if file is None:
         return _with_password(Config(), None, environ)
     values = _read(file)
@@ -319,20 +330,27 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Co
         if name not in SECTIONS:
             raise ConfigError(f"{file}: [{name}]: unknown section; there are {', '.join(SECTIONS)}")
         known = {field.name for field in dataclasses.fields(SECTIONS[name])}
-        for key in section.keys() - known:
-            raise _wrong(file, name, key, section[key], "unknown key")
+        for key, value in section.items():
+            if key not in known:
+                raise _wrong(file, name, key, value, "unknown key")
     config = Config(**{name: _section(file, name, values.get(name, {})) for name in SECTIONS})
     _check_certificates(file, "download", config.download.ca_file)
     _check_certificates(file, "smtp", config.smtp.ca_file)
     return _with_password(config, file, environ)
 
 
-def find(path: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+def find(path: str | None, environ: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE) -> Path | None:
     """Tell which file `load` reads, None where the defaults apply."""
     named = path or environ.get("MD5LIGHT_CONFIG")
     if named:
         return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+    try:
+        default_file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:  # such as a folder closed to us: reading it says so, the defaults would hide it
+        return default_file
+    return default_file
 
 
 def reader(section: str, key: str) -> Callable[[str], Any]:
@@ -354,7 +372,7 @@ def show(config: Config) -> str:
         lines.append(f"[{name}]")
         for field in dataclasses.fields(section):
             value = getattr(getattr(config, name), field.name)
-            shown = MASK if field.metadata["secret"] and value else _written(value)
+            shown = MASK if field.metadata["secret"] and value else _masked(_written(value))
             lines.append(f"{field.name} = {shown}".rstrip())
         lines.append("")
     return "\n".join(lines[:-1])
@@ -368,31 +386,49 @@ def _read(file: Path) -> dict[str, dict[str, str]]:
         raise ConfigError(f"{file}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: is not UTF-8 text") from None
-    except configparser.Error as error:
-        raise ConfigError(f"{file}: {' '.join(error.message.split())}") from None
+    except configparser.DuplicateSectionError as error:
+        raise ConfigError(f"{file}: line {error.lineno}: [{error.section}]: section given twice") from None
+    except configparser.DuplicateOptionError as error:
+        raise ConfigError(f"{file}: line {error.lineno}: [{error.section}] {error.option}: key given twice") from None
+    except configparser.MissingSectionHeaderError as error:
+        raise ConfigError(f"{file}: line {error.lineno}: stands before the first [section]") from None
+    except configparser.ParsingError as error:  # its own message quotes the line, which may hold a password
+        raise ConfigError(f"{file}: line {error.errors[0][0]}: is neither [section] nor key = value") from None
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
 def _section(file: Path, name: str, values: dict[str, str]) -> Any:
     read = {}
     for field in dataclasses.fields(SECTIONS[name]):
-        if field.name in values:
-            try:
-                value = field.metadata["read"](values[field.name])
-            except ValueError as error:
-                raise _wrong(file, name, field.name, values[field.name], str(error)) from None
+        text = values.get(field.name, field.metadata["default"])
+        try:
+            value = field.metadata["read"](text)
             read[field.name] = _absolute(value, file.parent) if field.metadata["path"] else value
+        except ValueError as error:
+            raise _wrong(file, name, field.name, text, str(error)) from None
     return SECTIONS[name](**read)
 
 
 def _wrong(file: Path | None, section: str, key: str, value: str, problem: str) -> ConfigError:
     # By its name, not by the key's description: an unknown key may be a misspelt password.
-    shown = MASK if "pass" in key and not key.endswith("file") else " ".join(value.split())
+    secret = difflib.get_close_matches(key, ["password"]) or any(word in key for word in SECRET_WORDS)
+    shown = MASK if secret and not key.endswith("file") else _masked(" ".join(value.split()))
     return ConfigError(f"{file or 'environment'}: [{section}] {key} = {shown}: {problem}")
 
 
+def _masked(value: str) -> str:
+    """Hide the password of a URL."""
+    value = re.sub(r"(://[^:@/]*:).*@", rf"\g<1>{MASK}@", value)
+    return re.sub(r"(?i)(password=)[^&\s]+", rf"\g<1>{MASK}", value)
+
+
 def _absolute(value: str, folder: Path) -> str:
-    return str(folder.absolute() / Path(value).expanduser()) if value and "://" not in value else value
+    if not value or value.startswith("postgresql://"):
+        return value
+    try:
+        return str(folder.absolute() / Path(value).expanduser())
+    except RuntimeError:  # what expanduser raises
+        raise ValueError("names the home folder of nobody on this machine") from None
 
 
 def _check_certificates(file: Path, section: str, ca_file: str) -> None:
@@ -413,12 +449,12 @@ def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]
             raise _wrong(file, "smtp", "password_file", source, "password is set too; keep one of them")
         return config
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if not source and credentials and (Path(credentials) / "smtp-password").exists():
+    if not source and credentials and os.path.lexists(Path(credentials) / "smtp-password"):
         source = str(Path(credentials) / "smtp-password")
     if not source:
         return config
     try:
-        first = Path(source).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        first = Path(source).read_text(encoding="utf-8-sig").partition("\n")[0]
     except OSError as error:
         raise _wrong(file, "smtp", "password_file", source, f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -432,5 +468,5 @@ def _written(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(str(item) for item in value)
     if isinstance(value, float):
-        return f"{value:.15g}"
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")  # never 1e-05, which the readers refuse
     return str(value)
