@@ -65,8 +65,10 @@ class Worker:
         self._stopping = False
         self._cutting_short = False
         self._ended = threading.Event()
-        self._open_slots = config.worker.threads
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
+        #: slots and the mailer, as far as they have not ended
+        self._at_work = 0
+        self._counting = threading.Lock()
         self._watch = threading.Lock()
         self._running: dict[str, _Running] = {}
         self._mailing: Mail | None = None
@@ -78,13 +80,15 @@ class Worker:
         `pool_alive` is a file descriptor that becomes readable when the pool's process ends. On a stop, running
         work may end for `shutdown_seconds`; what is left then is cut short and given back.
         """
-        working = [self._thread(self._slot, signals) for _ in range(self._open_slots)]
-        working.append(self._thread(self._mail_until_ended, signals))
-        beating = self._thread(self._beat_until_ended, signals)
+        beating = threading.Thread(target=self._beat_until_ended, daemon=True)
+        beating.start()
+        working = [self._start(self._slot, signals) for _ in range(self._config.worker.threads)]
+        working.append(self._start(self._mail_until_ended, signals))
         asked = False
-        while not asked and any(thread.is_alive() for thread in working):
+        while not asked and self._at_work:
             asked = signals.wait(None, pool_alive) or signals.count > 0
         self._stopping = True
+        log.info("stopping", worker=self.name)
         self._mail_owed.set()
         os.write(self._stop_write, b"\0")
         _join(working, self._config.worker.shutdown_seconds)
@@ -103,20 +107,10 @@ class Worker:
 
     # --- jobs ----------------------------------------------------------------------------------------------
 
-    def work_once(self) -> bool:
-        """Do one job if any is due; tells whether there was one."""
-        job = self._queue.claim(self.name)
-        if job:
-            self._work(job, and_next=False)
-        return job is not None
-
     def _slot(self) -> None:
         job = None
         while job := job or self._await_job():
-            job = self._work(job, and_next=not self._stopping)
-        with self._watch:
-            self._open_slots -= 1
-        self._mail_owed.set()
+            job = self._work(job)
 
     def _await_job(self) -> Job | None:
         """Return the next job, None when it is time to end. One idle slot keeps watch, the others wait behind it."""
@@ -129,7 +123,7 @@ class Worker:
                 self._listener.wait(POLL_SECONDS, self._stop_read)
         return None
 
-    def _work(self, job: Job, *, and_next: bool) -> Job | None:
+    def _work(self, job: Job) -> Job | None:
         """Download, store the outcome and return the next job, which is claimed in the same transaction."""
         log.info("started", job=job.id, attempt=job.attempts, worker=self.name)
         running = self._running[job.id] = _Running(job)
@@ -141,7 +135,8 @@ class Worker:
             del self._running[job.id]
             log.info("released", job=job.id)
             return None
-        settled = self._persist(lambda: self._queue.settle(job, outcome, next_for=self.name if and_next else None))
+        next_for = None if self._stopping else self.name
+        settled = self._persist(lambda: self._queue.settle(job, outcome, next_for=next_for))
         del self._running[job.id]
         if settled is None:
             return None
@@ -189,7 +184,7 @@ class Worker:
                 worked = self.mail_once()
             if not worked:
                 self._mailer.close()
-                if self._burst and not self._open_slots:
+                if self._burst and self._at_work == 1:  # the slots have ended: nobody owes another mail
                     return
                 self._mail_owed.wait(POLL_SECONDS)
 
@@ -245,16 +240,21 @@ class Worker:
             running.transfer.stop()
         self._mailer.stop()
 
-    def _thread(self, run: Callable[[], None], signals: StopSignals) -> threading.Thread:
-        """Start a thread whose end is noticed by whoever waits for signals."""
+    def _start(self, work: Callable[[], None], signals: StopSignals) -> threading.Thread:
+        """Start a thread whose end is noticed by the mailer and by whoever waits for signals."""
 
-        def run_and_wake() -> None:
+        def work_and_wake() -> None:
             try:
-                run()
+                work()
             finally:
+                with self._counting:
+                    self._at_work -= 1
+                self._mail_owed.set()
                 signals.wake()
 
-        thread = threading.Thread(target=run_and_wake, name=run.__name__, daemon=True)
+        with self._counting:
+            self._at_work += 1
+        thread = threading.Thread(target=work_and_wake, name=work.__name__, daemon=True)
         thread.start()
         return thread
 

@@ -148,6 +148,7 @@ def test_a_stopping_pool_lets_downloads_finish(tmp_path: Path, number: signal.Si
         wait_until(lambda: origin.requests("/slow"))
         pool = service.commands[-1]
         pool.process.send_signal(number)
+        wait_until(lambda: pool.lines.count("event=stopping") == 2)
         late = service.submit(origin.serve("/late", b"late"))
         gate.set()
         assert pool.process.wait(10) == 0
