@@ -1,0 +1,102 @@
+"""MD5 of a stream: small pieces while it is slow or short, large ones hashed by a second thread once it is fast."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+
+#: pieces grow from the first size to the second as long as each is filled within FAST_SECONDS
+SMALL_PIECE = 64 * 1024
+LARGE_PIECE = 512 * 1024
+FAST_SECONDS = 0.2
+
+#: large pieces of one stream: one is being read into while the others are hashed
+RING = 4
+
+
+class Hasher:
+    """Takes a stream piece by piece, for a `with` block: read into `room()`, then call `filled(count)`.
+
+    `rings` bounds how many streams have a second thread, and so the memory, over all hashers that share it.
+    """
+
+    def __init__(self, rings: threading.Semaphore) -> None:
+        self._rings = rings
+        self._thread: threading.Thread | None = None
+        self._full: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._empty: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self.restart()
+
+    def __enter__(self) -> Hasher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_thread()
+
+    def restart(self) -> None:
+        """Forget everything: the stream begins anew."""
+        self._stop_thread()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._start_piece(memoryview(b""))
+
+    def room(self, expected: int | None) -> memoryview:
+        """Return where to read into; `expected` is how much there is still to come, None where nobody knows."""
+        if not self._piece:
+            size = SMALL_PIECE if expected is None else max(1, min(expected, SMALL_PIECE))
+            self._start_piece(memoryview(bytearray(size)))
+        return self._piece[self._used :]
+
+    def filled(self, count: int) -> None:
+        """So many bytes have been read into `room()`."""
+        self._used += count
+        if self._used == len(self._piece):
+            self._pass_on()
+
+    def hexdigest(self) -> str:
+        rest = self._piece[: self._used]
+        if self._thread:
+            self._full.put(rest)
+            self._stop_thread()
+        else:
+            self._md5.update(rest)
+        return self._md5.hexdigest()
+
+    def _start_piece(self, piece: memoryview) -> None:
+        self._piece = piece
+        self._used = 0
+        self._since = time.monotonic()
+
+    def _pass_on(self) -> None:
+        piece = self._piece
+        if self._thread:
+            self._full.put(piece)
+            self._start_piece(self._empty.get())
+            return
+        self._md5.update(piece)
+        if time.monotonic() - self._since < FAST_SECONDS:
+            if len(piece) < LARGE_PIECE:
+                piece = memoryview(bytearray(2 * len(piece)))
+            elif self._rings.acquire(blocking=False):
+                self._start_thread()
+        self._start_piece(piece)
+
+    def _start_thread(self) -> None:
+        for _ in range(RING - 1):
+            self._empty.put(memoryview(bytearray(LARGE_PIECE)))
+        self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
+        self._thread.start()
+
+    def _stop_thread(self) -> None:
+        if self._thread:
+            self._full.put(None)
+            self._thread.join()
+            self._thread = None
+            self._empty = queue.SimpleQueue()
+            self._rings.release()
+
+    def _run(self) -> None:
+        while (piece := self._full.get()) is not None:
+            self._md5.update(piece)
+            self._empty.put(piece)
