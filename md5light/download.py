@@ -12,7 +12,6 @@ import re
 import socket
 import ssl
 import threading
-from dataclasses import dataclass
 
 from md5light import urls
 from md5light.config import DownloadConfig
@@ -43,7 +42,6 @@ RINGS = 2
 
 #: the longest value of a header that is kept, in characters
 MAX_VALUE = 255
-
 
 
 class Downloader:
