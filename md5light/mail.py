@@ -30,11 +30,13 @@ from md5light.smtp import Smtp
 
 # --- addresses -------------------------------------------------------------------------------------------------
 
-#: The only addresses that reach a header or an SMTP command: a dot-string and a domain in ASCII (RFC 5321 section
-#: 4.1.2), without the beginning of an encoded word (RFC 2047), which some programs decode even in an address.
-PLAIN_ADDRESS = re.compile(
-    r"(?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
-)
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+LABEL = r"[A-Za-z0-9-]+"
+
+#: The only addresses that reach a header or an SMTP command: a dot-string of at most 64 characters and a domain in
+#: ASCII (RFC 5321 sections 4.1.2 and 4.5.3.1.1), without the beginning of an encoded word (RFC 2047), which some
+#: programs decode even in an address.
+PLAIN_ADDRESS = re.compile(rf"(?=.{{1,64}}@)(?!.*=\?){ATOM}(\.{ATOM})*@{LABEL}(\.{LABEL})*")
 
 #: the domains of [smtp] local_domains: names without a dot (RFC 3490 section 3.1 has four of them), and the local
 #: ones of RFC 6761 and RFC 6762
@@ -67,7 +69,7 @@ def _checked(text: str) -> str:
     try:
         # A local part outside ASCII is refused: it needs SMTPUTF8 (RFC 6531) at every server on its way, and where
         # one of them lacks that, the mail can't be sent in any other form.
-        valid = email_validator.validate_email(text, check_deliverability=False, allow_smtputf8=False, strict=True)
+        valid = email_validator.validate_email(text, check_deliverability=False, allow_smtputf8=False)
     except email_validator.EmailNotValidError:
         valid = None
     address = valid and valid.ascii_email

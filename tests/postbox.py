@@ -106,6 +106,7 @@ class Postbox:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._controller.hang_up()
         self._controller.stop()
         self._controller.listener.close()
 
@@ -133,11 +134,19 @@ class _Controller(Controller):
     def __init__(self, postbox: Postbox, address: str, **options: Any) -> None:
         self.listener = socket.create_server((address, 0))
         self.connections = 0
+        self._servers: list[Any] = []
         super().__init__(postbox, hostname=address, port=self.listener.getsockname()[1], **options)
 
     def factory(self) -> Any:
         self.connections += 1
-        return super().factory()  # type: ignore[no-untyped-call]
+        self._servers.append(super().factory())  # type: ignore[no-untyped-call]
+        return self._servers[-1]
+
+    def hang_up(self) -> None:
+        """Drop the connections: from Python 3.12 on a server that stops waits for its clients to leave."""
+        for server in self._servers:
+            if server.transport:
+                self.loop.call_soon_threadsafe(server.transport.abort)
 
     def _create_server(self) -> Any:
         return self.loop.create_server(self._factory_invoker, sock=self.listener, ssl=self.ssl_context)
@@ -210,6 +219,8 @@ class ScriptedPostbox:
         self.hang_up()
         for thread in self._threads:
             thread.join()
+        for connection in self._open:
+            connection.close()
 
     def hang_up(self) -> None:
         """Close all connections, as a server does with those that idle."""
@@ -228,11 +239,8 @@ class ScriptedPostbox:
         self._listener.close()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError), connection:
-            if self._tls:
-                connection = self._wrapped(connection, self._tls)
-            with connection:
-                self._talk(connection)
+        with suppress(OSError):
+            self._talk(self._wrapped(connection, self._tls) if self._tls else connection)
 
     def _talk(self, connection: socket.socket) -> None:
         sender, recipients = "", list[str]()
