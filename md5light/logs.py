@@ -48,7 +48,7 @@ class JSONFormatter(logging.Formatter):
     """The same fields as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_fields(record), ensure_ascii=False, separators=(",", ":"), default=str)
+        return json.dumps(_fields(record), separators=(",", ":"), default=str)  # ASCII: right in every locale
 
 
 def setup(config: LogConfig, *, verbose: bool = False) -> None:
