@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -38,7 +39,8 @@ class StopSignals:
 
     def wake(self) -> None:
         """End a `wait` from another thread."""
-        os.write(self._writable, b"\0")
+        with contextlib.suppress(BlockingIOError):  # full of wakes that nobody has read yet
+            os.write(self._writable, b"\0")
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the form signal() asks for
         self.count += 1
