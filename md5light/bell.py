@@ -60,8 +60,9 @@ def _send(bell: socket.socket, address: str, times: int, path: Path) -> None:
     try:
         for _ in range(times):
             bell.sendto(b"!", address)
-    except ConnectionRefusedError:  # left behind by a pool that was killed
-        path.unlink(missing_ok=True)
+    except ConnectionRefusedError:
+        if path.is_socket():  # left behind by a pool that was killed
+            path.unlink(missing_ok=True)
 
 
 def _literal(name: str) -> str:
