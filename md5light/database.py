@@ -85,6 +85,10 @@ class _Write(Generic[T]):
         self.error: BaseException | None = None
 
 
+class _NotBegun(DatabaseUnavailable):
+    """The write lock could not be had, so that no write was tried."""
+
+
 class Database:
     """One process's access to an SQLite file: reads side by side, one commit for all waiting writes.
 
@@ -103,8 +107,9 @@ class Database:
         try:
             self._create_private()
             self._writer = self._connect()
-            self._writer.execute("pragma busy_timeout = 0")  # _patiently waits in its place
-            self._migrate()
+            with _closed_on_error(self._writer):
+                self._writer.execute("pragma busy_timeout = 0")  # _patiently waits in its place
+                self._migrate()
         except (sqlite3.Error, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise DatabaseError(f"database {self.path}: {reason}") from None
@@ -145,6 +150,8 @@ class Database:
             writes.append(self._waiting.popleft())
         try:
             self._commit(writes)
+        except _NotBegun:  # nobody's fault: to try each alone would only make each wait anew
+            return
         except Exception:  # noqa: BLE001 - each write keeps its error, and its thread raises it
             if len(writes) == 1:
                 return
@@ -169,7 +176,10 @@ class Database:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Transaction]:
         with self._reporting():
-            _patiently(self._writer, "begin immediate")
+            try:
+                _patiently(self._writer, "begin immediate")
+            except sqlite3.Error as error:
+                raise _NotBegun(f"database {self.path}: {error}") from error
             try:
                 yield Transaction(self._writer, self._clock)
                 self._writer.execute("commit")
@@ -208,10 +218,11 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
         connection.row_factory = _row
-        _patiently(connection, "pragma journal_mode = wal")
-        connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
-        connection.execute(f"pragma journal_size_limit = {JOURNAL_SIZE_LIMIT}")
-        connection.execute("pragma foreign_keys = on")
+        with _closed_on_error(connection):
+            _patiently(connection, "pragma journal_mode = wal")
+            connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
+            connection.execute(f"pragma journal_size_limit = {JOURNAL_SIZE_LIMIT}")
+            connection.execute("pragma foreign_keys = on")
         return connection
 
     def _migrate(self) -> None:
@@ -230,13 +241,22 @@ class Database:
 
     def _version(self, transaction: Transaction) -> int:
         tables = {row["name"] for row in transaction.all("select name from sqlite_master where type = 'table'")}
-        if "schema_version" not in tables:
+        if not tables >= {"schema_version", "jobs"}:
             if tables:
                 raise DatabaseError(f"database {self.path}: belongs to another program")
             transaction.run("create table schema_version (version bigint not null)")
             transaction.run("insert into schema_version values (0)")
         row = transaction.one("select version from schema_version")
         return int(row["version"]) if row else 0
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _patiently(connection: sqlite3.Connection, statement: str) -> None:
