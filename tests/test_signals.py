@@ -1,0 +1,113 @@
+"""SIGTERM and SIGINT, sent to processes that count them."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.child import Child
+
+COUNTING = """
+from md5light.signals import StopSignals
+signals = StopSignals(*StopSignals.BOTH)
+print("ready")
+told = 0
+while told < 2:
+    signals.wait(None)
+    while told < signals.count:
+        told += 1
+        print(told)
+"""
+
+HEEDING_SIGTERM_ALONE = """
+import signal
+from md5light.signals import StopSignals
+signals = StopSignals(signal.SIGTERM)
+print("ready")
+while not signals.count:
+    signals.wait(None)
+print(signals.count)
+"""
+
+IN_THE_MIDDLE_OF_WORK = """
+import os
+from md5light.signals import StopSignals
+signals = StopSignals(*StopSignals.BOTH)
+read, write = os.pipe()
+print("ready")
+while not signals.count:
+    data = sum(range(10000))
+os.write(write, b"whole")
+print(os.read(read, 5).decode(), signals.wait(60))
+"""
+
+WAITING = """
+import os, threading, time
+from md5light.signals import StopSignals
+signals = StopSignals()
+read, write = os.pipe()
+started = time.monotonic()
+print("silence", signals.wait(0.05), time.monotonic() - started >= 0.05)
+threading.Thread(target=signals.wake).start()
+print("wake", signals.wait(60))
+os.write(write, b"!")
+print("other", signals.wait(60, read))
+signals.wake()
+print("both", signals.wait(60, read))
+print("count", signals.count)
+"""
+
+FLOODED = """
+import os, signal
+from md5light.signals import StopSignals
+signals = StopSignals(*StopSignals.BOTH)
+for _ in range(70_000):
+    signals.wake()
+os.kill(os.getpid(), signal.SIGTERM)
+print(signals.count, signals.wait(60))
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_each_signal_is_counted_and_ends_the_wait(first: signal.Signals, second: signal.Signals) -> None:
+    with Child(COUNTING) as child:
+        assert child.line() == "ready"
+        child.signal(first)
+        assert child.line() == "1"
+        child.signal(second)
+        assert child.line() == "2"
+        assert child.end() == 0
+
+
+def test_a_signal_that_is_not_heeded_does_nothing() -> None:
+    with Child(HEEDING_SIGTERM_ALONE) as child:
+        assert child.line() == "ready"
+        child.signal(signal.SIGINT)
+        child.signal(signal.SIGTERM)
+        assert child.line() == "1"
+        assert child.end() == 0
+
+
+def test_a_signal_interrupts_nothing_and_the_next_wait_knows_of_it() -> None:
+    with Child(IN_THE_MIDDLE_OF_WORK) as child:
+        assert child.line() == "ready"
+        child.signal(signal.SIGTERM)
+        assert child.line() == "whole False"
+        assert child.end() == 0
+
+
+def test_a_wait_ends_after_its_time_or_by_a_wake_or_another_descriptor() -> None:
+    with Child(WAITING) as child:
+        assert child.line() == "silence False True"
+        assert child.line() == "wake False"
+        assert child.line() == "other True"
+        assert child.line() == "both True"
+        assert child.line() == "count 0"
+
+
+def test_more_wakes_than_a_pipe_holds_do_no_harm() -> None:
+    with Child(FLOODED) as child:
+        assert child.line() == "1 False"
+        assert child.end() == 0
