@@ -31,8 +31,9 @@ class Smtp:
     """The configured mail server, with one session kept for many mails.
 
     What a failure means: a 5xx reply to MAIL, RCPT or DATA is about this mail and permanent (RFC 5321 section 4.2.1).
-    Everything else is temporary, also a 5xx at the greeting, EHLO, STARTTLS or login: it is about the server
-    or its configuration, which somebody will mend, and a wrong password must not cost every mail that is owed.
+    Everything else is temporary, also a 5xx at the greeting, EHLO, STARTTLS or login, or one that asks for a login:
+    it is about the server or its configuration, which somebody will mend, and a wrong password must not cost every
+    mail that is owed.
     """
 
     def __init__(self, config: SmtpConfig) -> None:
@@ -199,7 +200,8 @@ class Smtp:
         words = text.decode("ascii", "replace")
         self.answer = "".join(c if c.isprintable() else " " for c in f"{status} {words}")
         failure = PermanentFailure if permanent else TemporaryFailure
-        return failure(code, f"The mail server answered {status} to the {step}.")
+        said = status if status > 0 else "without a code"
+        return failure(code, f"The mail server answered {said} to the {step}.")
 
     def _reason(self, error: OSError) -> Failure | Stopped:
         if self._line.stopped:
