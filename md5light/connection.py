@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import io
-import ipaddress
 import socket
 import ssl
 import threading
@@ -21,7 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 
 from md5light.config import DownloadConfig
 from md5light.errors import Failure, PermanentFailure, TemporaryFailure
-from md5light.guard import AddressInfo, Guard
+from md5light.guard import AddressInfo, Guard, literal
 from md5light.response import NoAnswer, Response
 from md5light.transfer import Transfer
 from md5light.urls import URL
@@ -198,7 +197,7 @@ class Connections(HTTPAdapter):
 
     def _resolve(self, url: URL, transfer: Transfer) -> list[AddressInfo]:
         """Let the guard look up the host, without waiting for silent name servers longer than is right."""
-        if _is_address(url.host):
+        if literal(url.host) is not None:
             return self._guard.resolve(url)
         outcome: list[list[AddressInfo] | Failure] = []
 
@@ -219,11 +218,3 @@ class Connections(HTTPAdapter):
         if isinstance(outcome[0], Failure):
             raise outcome[0]
         return outcome[0]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -262,7 +262,9 @@ def _bad_range() -> TemporaryFailure:
 
 def _one_line(value: str | None) -> str | None:
     """Make a header's value safe to be kept and shown."""
-    return None if value is None else "".join(letter for letter in value if letter.isprintable())[:MAX_VALUE]
+    if value is None or value.isprintable():
+        return value and value[:MAX_VALUE]
+    return "".join(letter for letter in value if letter.isprintable())[:MAX_VALUE]
 
 
 def _explained(error: Exception, transfer: Transfer) -> TemporaryFailure:

@@ -85,7 +85,8 @@ class Guard:
             )
         if not self._may_be_allowed(url.host):
             raise _not_allowed()
-        found = self._look_up(url)
+        address = literal(url.host)
+        found = self._look_up(url) if address is None else [_info(address, url.port)]
         if not all(self.allows(ipaddress.ip_address(info[4][0])) for info in found):
             raise _not_allowed()
         return found
@@ -100,10 +101,8 @@ class Guard:
     def _may_be_allowed(self, host: str) -> bool:
         if LOCALHOST.fullmatch(host):
             return any(_overlap(network, loopback) for network in self._networks for loopback in LOOPBACK)
-        try:
-            return self.allows(ipaddress.ip_address(host))
-        except ValueError:
-            return True
+        address = literal(host)
+        return address is None or self.allows(address)
 
     def _look_up(self, url: URL) -> list[AddressInfo]:
         try:
@@ -133,6 +132,19 @@ class OwnAddresses:
             self._known = frozenset(_interface_addresses())
             self._until = now + OWN_ADDRESSES_SECONDS
         return self._known
+
+
+def literal(host: str) -> Address | None:
+    """Return the address that a URL's host is, None where it is a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _info(address: Address, port: int) -> AddressInfo:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return family, socket.SOCK_STREAM, 0, "", (str(address), port)
 
 
 def _not_allowed() -> PermanentFailure:

@@ -1,0 +1,217 @@
+"""The guard: which addresses, names and ports it lets through. Nothing here connects anywhere."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from md5light.config import DownloadConfig, Ports
+from md5light.errors import Failure, PermanentFailure, Refused, TemporaryFailure
+from md5light.guard import Address, AddressInfo, Guard, OwnAddresses
+from md5light.urls import parse
+from tests.origin import Origin
+
+HERE = Path(__file__).parent
+
+
+def names(**addresses: str) -> Callable[..., list[AddressInfo]]:
+    """Make a resolver that knows these names, with `_` for a dot; each has addresses with spaces between."""
+
+    def resolve(host: str, port: int, **_: object) -> list[AddressInfo]:
+        known = addresses.get(host.replace(".", "_"))
+        if known is None:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [
+            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in known.split()
+        ]
+
+    return resolve
+
+
+def guard(networks: str = "", **addresses: str) -> Guard:
+    config = DownloadConfig(allow_networks=tuple(ipaddress.ip_network(item) for item in networks.split()))
+    return Guard(config, resolve=names(**addresses), own_addresses=lambda: {ipaddress.ip_address("8.8.4.4")})
+
+
+PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "192.0.1.1", "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8.8"]
+
+NOT_PUBLIC = [
+    "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.100.100.200", "100.127.255.255",
+    "127.0.0.1", "127.1.2.3", "169.254.0.1", "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.1",
+    "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1",
+    "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "168.63.129.16", "8.8.4.4",
+    "::", "::1", "::2", "::7f00:1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
+    "::ffff:8.8.4.4", "::ffff:0:8.8.8.8", "64:ff9b::8.8.8.8", "64:ff9b::7f00:1", "64:ff9b:1::a00:1", "100::1",
+    "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:2::1", "2001:10::1", "2001:20::1", "2001:db8::1",
+    "2002:7f00:1::", "2002:808:808::1", "3fff::1", "2a00::5efe:a00:1", "2606:4700::5efe:7f00:1",
+    "2606:4700::200:5efe:a00:1", "4000::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::a9fe:a9fe",
+    "febf::1", "fec0::1", "ff02::1", "ff0e::1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_allowed(address: str) -> None:
+    assert guard().allows(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_other_addresses_are_not(address: str) -> None:
+    assert not guard().allows(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "allowed"),
+    [
+        ("10.1.0.0/16", "10.1.2.3", True),
+        ("10.1.0.0/16", "::ffff:10.1.2.3", True),
+        ("10.1.0.0/16", "10.2.0.1", False),
+        ("10.0.0.0/8", "64:ff9b::10.1.2.3", False),
+        ("64:ff9b::/96", "64:ff9b::10.1.2.3", True),
+        ("fd00::/8", "fd12::1", True),
+        ("8.8.4.4/32", "8.8.4.4", True),
+        ("127.0.0.0/8 ::1/128", "::1", True),
+        ("127.0.0.0/8", "0.0.0.0", False),
+    ],
+)
+def test_allow_networks_opens_networks(networks: str, address: str, allowed: bool) -> None:
+    assert guard(networks).allows(ipaddress.ip_address(address)) is allowed
+
+
+LITERALS = [
+    "http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://017700000001/",
+    "http://0177.0.0.01/", "http://0x7f.1/", "http://１２７.０.０.１/", "http://0/", "http://10.0.0.1/",
+    "http://169.254.169.254/latest/meta-data/", "http://2852039166/", "http://[::1]/", "http://[::ffff:127.0.0.1]/",
+    "http://[::ffff:7f00:1]/", "http://[64:ff9b::a9fe:a9fe]/", "http://[2002:7f00:1::]/", "http://[fd00:ec2::254]/",
+    "http://localhost/", "http://LOCALHOST./", "http://a.localhost/", "http://localhost.localdomain/",
+    "http://localhost6/", "http://ip6-localhost/", "http://ｌｏｃａｌｈｏｓｔ/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", LITERALS)
+def test_never_allowed_hosts_are_refused_without_a_look_up(url: str) -> None:
+    with pytest.raises(Refused) as refused:
+        guard().check_literal(parse(url))
+    assert refused.value.code == "address_not_allowed"
+    with pytest.raises(PermanentFailure) as failure:
+        guard(localhost="1.1.1.1").resolve(parse(url))
+    assert failure.value.code == "address_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/", "http://1.1.1.1/", "http://localhost.example/", "http://x:9/"]
+)
+def test_other_hosts_pass_at_submit(url: str) -> None:
+    guard().check_literal(parse(url))
+
+
+@pytest.mark.parametrize("networks", ["127.0.0.1/32", "::1/128", "0.0.0.0/0"])
+def test_localhost_is_open_where_loopback_is(networks: str) -> None:
+    guard(networks).check_literal(parse("http://localhost/"))
+
+
+def test_a_name_is_looked_up_once_and_its_addresses_are_returned_in_order() -> None:
+    found = guard(a_example="1.1.1.1 2606:4700::1111").resolve(parse("http://a.example:8080/"))
+    assert [info[4] for info in found] == [("1.1.1.1", 8080), ("2606:4700::1111", 8080)]
+
+
+def test_a_literal_needs_no_resolver() -> None:
+    found = guard("127.0.0.0/8").resolve(parse("http://127.1:8000/"))
+    assert [info[4] for info in found] == [("127.0.0.1", 8000)]
+
+
+def failing(error: Exception) -> Callable[..., list[AddressInfo]]:
+    def resolve(*_: object, **__: object) -> list[AddressInfo]:
+        raise error
+
+    return resolve
+
+
+@pytest.mark.parametrize(
+    ("resolve", "url", "kind", "code"),
+    [
+        (names(a="10.0.0.1"), "http://a/", PermanentFailure, "address_not_allowed"),
+        (names(a="1.1.1.1 127.0.0.1"), "http://a/", PermanentFailure, "address_not_allowed"),
+        (names(a="fe80::1%2"), "http://a/", PermanentFailure, "address_not_allowed"),
+        (names(a="1.1.1.1"), "http://a:22/", PermanentFailure, "port_not_allowed"),
+        (names(a=""), "http://a/", PermanentFailure, "name_not_found"),
+        (names(), "http://a/", PermanentFailure, "name_not_found"),
+        (failing(socket.gaierror(socket.EAI_AGAIN, "")), "http://a/", TemporaryFailure, "name_not_found"),
+        (failing(socket.gaierror(socket.EAI_FAIL, "")), "http://a/", TemporaryFailure, "name_not_found"),
+        (failing(UnicodeError("label too long")), "http://a/", TemporaryFailure, "name_not_found"),
+        (failing(OSError("too many open files")), "http://a/", TemporaryFailure, "name_not_found"),
+    ],
+)
+def test_what_is_not_to_be_connected_to(
+    resolve: Callable[..., list[AddressInfo]], url: str, kind: type[Failure], code: str
+) -> None:
+    with pytest.raises(kind) as failure:
+        Guard(DownloadConfig(), resolve=resolve).resolve(parse(url))
+    assert failure.value.code == code
+    setting = {"address_not_allowed": "[download] allow_networks", "port_not_allowed": "[download] allow_ports"}
+    assert setting.get(code, "") in failure.value.message
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+|::", failure.value.message)
+
+
+def test_allow_ports_opens_ports() -> None:
+    config = DownloadConfig(allow_ports=Ports(((22, 22),)))
+    assert Guard(config, resolve=names(a="1.1.1.1")).resolve(parse("http://a:22/"))
+
+
+def test_the_machine_knows_its_own_addresses() -> None:
+    own: frozenset[Address] = OwnAddresses()()
+    assert ipaddress.ip_address("127.0.0.1") in own
+    for address in subprocess.check_output(["hostname", "-I"], text=True).split():
+        assert ipaddress.ip_address(address) in own
+
+
+#: refused with the default configuration and, to show that the versions work at all, hashed with loopback opened
+FAILS_CLOSED = """
+import ipaddress, socket, sys, urllib3
+from md5light.config import DownloadConfig
+from md5light.connection import GuardedConnection
+from md5light.download import Downloader, Transfer
+from md5light.errors import PermanentFailure
+port = int(sys.argv[1])
+loopback = (ipaddress.ip_network("127.0.0.1"),)
+def resolve(host, port, **_):
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+for host in ("127.0.0.1", "rebound.example"):
+    for scheme in ("http", "https"):
+        try:
+            Downloader(DownloadConfig(), resolve=resolve).download(f"{scheme}://{host}:{port}/refused", Transfer())
+        except PermanentFailure as failure:
+            assert failure.code == "address_not_allowed", failure.code
+try:
+    GuardedConnection("127.0.0.1", port).request("GET", "/refused")
+except NotImplementedError:
+    pass
+opened = Downloader(DownloadConfig(allow_networks=loopback), resolve=resolve)
+print(urllib3.__version__, opened.download(f"http://opened.example:{port}/open", Transfer()).md5)
+"""
+
+
+@pytest.mark.parametrize("end", ["oldest", "newest"])
+def test_loopback_is_refused_on_both_ends_of_the_range_of_urllib3(end: str, tmp_path: Path) -> None:
+    setup = (HERE.parent / "setup.py").read_text(encoding="utf-8")
+    admitted = dict(re.findall(r'"(urllib3|requests)>=([0-9.]+),<3"', setup))
+    wanted = [f"{name}{'==' + low if end == 'oldest' else '<3'}" for name, low in admitted.items()]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(tmp_path), *wanted]
+    subprocess.run(pip, check=True)
+    with Origin() as origin:
+        origin.serve("/open", b"hello")
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{HERE.parent}"}
+        command = [sys.executable, "-c", FAILS_CLOSED, str(origin.port)]
+        printed = subprocess.check_output(command, env=environment, text=True)
+        assert (origin.requests(), origin.connections) == (1, 1)
+    version, md5 = printed.split()
+    assert md5 == "5d41402abc4b2a76b9719d911017c592"
+    assert end == "newest" or version.startswith(admitted["urllib3"])
