@@ -20,6 +20,8 @@ class Job:
     host: str
     #: who wants the result by mail; never shown
     email: str | None
+    #: network address it came from, where submissions are limited by that; never shown
+    client: str | None
     #: one of STATUSES
     status: str
     #: no worker takes it before; None: it waits for its busy host, or has ended

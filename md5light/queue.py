@@ -21,8 +21,20 @@ from md5light.errors import Failure, Md5lightError, PermanentFailure, TemporaryF
 from md5light.job import Hashed, Job
 
 SUBMIT = """
-    insert into jobs (id, url, host, email, status, due_at, max_attempts, created_at)
-    values (:id, :url, :host, :email, 'queued', :now, :max_attempts, :now)
+    insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at)
+    values (:id, :url, :host, :email, :client, 'queued', :now, :max_attempts, :now)
+"""
+
+# The oldest of the latest `limit` submissions within the window: when it leaves, there is room for another.
+
+CLIENT_LIMIT = """
+    select created_at from jobs where client = :client and created_at > :since
+    order by created_at desc limit 1 offset :limit - 1
+"""
+
+RECIPIENT_LIMIT = """
+    select created_at from jobs where lower(email) = lower(:email) and email is not null and created_at > :since
+    order by created_at desc limit 1 offset :limit - 1
 """
 
 GET = """
@@ -82,6 +94,13 @@ CANCEL = """
 
 FREE = "update jobs set due_at = :now, token = null, worker = null where worker = :worker"
 
+PURGE = """
+    delete from jobs where id in (
+        select id from jobs where finished_at < :before
+            and not exists (select 1 from outbox where job_id = jobs.id and due_at is not null)
+        order by finished_at limit :rows)
+"""
+
 PROBE = """
     insert into probe (id, probed_at) values (1, :now) on conflict (id) do update set probed_at = excluded.probed_at
 """
@@ -92,6 +111,16 @@ UNKNOWN = {field.name: None for field in dataclasses.fields(Hashed)}
 
 class QueueFull(Md5lightError):
     """There are as many unfinished jobs as the configuration admits."""
+
+
+class TooMany(Md5lightError):
+    """A client or a recipient has had its share; there is room again in `retry_after` seconds."""
+
+    def __init__(self, code: str, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -116,8 +145,10 @@ class Queue:
         lease_seconds: float,
         max_attempts: int,
         retry_seconds: float,
-        max_unfinished: int,
-        per_host: int,
+        max_unfinished: int = 10**12,
+        per_host: int = 0,
+        submits_per_minute: int = 0,
+        mails_per_hour: int = 0,
     ) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
@@ -125,6 +156,8 @@ class Queue:
         self._retry_seconds = retry_seconds
         self._max_unfinished = max_unfinished
         self._per_host = per_host
+        self._submits_per_minute = submits_per_minute
+        self._mails_per_hour = mails_per_hour
         self._submits_before_count = 0
 
     @classmethod
@@ -137,23 +170,38 @@ class Queue:
             retry_seconds=config.queue.retry_seconds,
             max_unfinished=config.server.max_unfinished,
             per_host=config.worker.per_host,
+            submits_per_minute=config.server.submits_per_minute,
+            mails_per_hour=config.smtp.per_recipient_per_hour,
         )
 
     # --- for clients ---------------------------------------------------------------------------------------
 
-    def submit(self, url: str, host: str, email: str | None = None) -> str:
-        """Store a new job and return its id; raises QueueFull, and then nothing is stored."""
+    def submit(self, url: str, host: str, email: str | None = None, client: str | None = None) -> str:
+        """Store a new job and return its id.
+
+        Raises QueueFull or TooMany, and then nothing is stored. `client` is the network address it came from.
+        """
         job_id = str(uuid.uuid4())
+        noted = client if self._submits_per_minute else None
 
-        def work(transaction: Transaction) -> bool:
-            if not self._has_room(transaction):
-                return False
-            transaction.run(SUBMIT, id=job_id, url=url, host=host, email=email, max_attempts=self._max_attempts)
-            transaction.ring()
-            return True
+        def work(transaction: Transaction) -> Md5lightError | None:
+            refusal = self._refusal(transaction, email, client)
+            if refusal is None:
+                transaction.run(
+                    SUBMIT,
+                    id=job_id,
+                    url=url,
+                    host=host,
+                    email=email,
+                    client=noted,
+                    max_attempts=self._max_attempts,
+                )
+                transaction.ring()
+            return refusal
 
-        if not self._database.write(work):
-            raise QueueFull(f"{self._max_unfinished} jobs wait already")
+        refusal = self._database.write(work)
+        if refusal:
+            raise refusal
         return job_id
 
     def get(self, job_id: str) -> Job | None:
@@ -170,6 +218,17 @@ class Queue:
             if row and canceled:
                 self._admit(transaction, row["host"])
             return canceled
+
+        return self._database.write(work)
+
+    def purge(self, older_than_seconds: float, *, rows: int = 500) -> int:
+        """Remove up to `rows` jobs that ended so long ago; returns how many.
+
+        Few at a time, so that no claim waits for long; a job whose mail is still owed is kept.
+        """
+
+        def work(transaction: Transaction) -> int:
+            return transaction.run(PURGE, before=transaction.now() - older_than_seconds, rows=rows)
 
         return self._database.write(work)
 
@@ -237,6 +296,18 @@ class Queue:
         return self._database.write(work)
 
     # --- within a transaction ------------------------------------------------------------------------------
+
+    def _refusal(self, transaction: Transaction, email: str | None, client: str | None) -> Md5lightError | None:
+        """Tell what speaks against storing one more job."""
+        if client and self._submits_per_minute:
+            wait = _seconds_to_room(transaction, CLIENT_LIMIT, 60, self._submits_per_minute, client=client)
+            if wait:
+                return TooMany("too_many_submits", "There were too many submissions from this address.", wait)
+        if email and self._mails_per_hour:
+            wait = _seconds_to_room(transaction, RECIPIENT_LIMIT, 3600, self._mails_per_hour, email=email)
+            if wait:
+                return TooMany("too_many_mails", "There were too many mails to this recipient.", wait)
+        return None if self._has_room(transaction) else QueueFull("too many jobs are waiting")
 
     def _has_room(self, transaction: Transaction) -> bool:
         """Tell whether one more job may be stored, counting the rows only as often as needed.
@@ -337,3 +408,10 @@ class Queue:
     def _admit(self, transaction: Transaction, host: str) -> None:
         slots = max(0, self._per_host - self._running(transaction, host)) if self._per_host else 1000
         transaction.run(ADMIT, host=host, slots=slots)
+
+
+def _seconds_to_room(transaction: Transaction, sql: str, window: float, limit: int, **key: str) -> float:
+    """Tell in how many seconds one more fits into the sliding window; 0: now."""
+    now = transaction.now()
+    row = transaction.one(sql, since=now - window, limit=limit, **key)
+    return float(row["created_at"]) + window - now if row else 0.0

@@ -91,6 +91,7 @@ def serve(config: Config) -> bool:
         asyncore_use_poll=True,
         ident=None,
         clear_untrusted_proxy_headers=True,
+        **_trusted(config.server.trusted_proxy),
     )
     listeners = [entry for entry in list(loop.values()) if isinstance(entry, BaseWSGIServer)]
     for listener in listeners:
@@ -104,6 +105,11 @@ def serve(config: Config) -> bool:
     database.close()
     log.info("stopped")
     return in_order
+
+
+def _trusted(proxy: str) -> dict[str, Any]:
+    """Tell waitress whose X-Forwarded-For names the client."""
+    return {"trusted_proxy": proxy, "trusted_proxy_headers": {"x-forwarded-for"}} if proxy else {}
 
 
 def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGIServer]) -> bool:
@@ -133,6 +139,6 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         for listening in sockets:
             listening.close()
         # create_server() tells the address again in its text; a name that isn't found has no number of the system's.
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ListenError(f"can't listen on {http_url(host, port)}: {reason}") from None
     return sockets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import time
@@ -19,7 +20,7 @@ from md5light.guard import Guard
 from md5light.job import Job
 from md5light.logs import Log
 from md5light.mail import check_address
-from md5light.queue import Queue, QueueFull
+from md5light.queue import Queue, QueueFull, TooMany
 
 log = Log(__name__)
 
@@ -110,9 +111,12 @@ class _API:
             self._guard.check_literal(url)
             email = _single(fields, "email")
             recipient = check_address(email, local_domains=self._local_domains) if email else None
-            job_id = self._queue.submit(text, url.host, recipient)
+            job_id = self._queue.submit(text, url.host, recipient, _client(bottle.request.remote_addr))
         except Refused as refused:
             return _error(400, refused.code, refused.message)
+        except TooMany as refused:
+            seconds = str(math.ceil(refused.retry_after))
+            return _error(429, refused.code, refused.message, Retry_After=seconds)
         except QueueFull:
             return _try_later("queue_full", "Too many jobs are waiting.")
         except DatabaseUnavailable as error:
@@ -228,6 +232,17 @@ def _json_fields(body: bytes) -> list[tuple[str, str]]:
         if key in ("url", "email") and not isinstance(value, str) and (key, value) != ("email", None):
             raise Refused(f"invalid_{key}", f"`{key}` must be a string.")
     return [(key, value) for key, value in fields if isinstance(value, str)]
+
+
+def _client(address: str | None) -> str | None:
+    """Tell whom a submission counts for: an IPv4 address, or the /64 of an IPv6 one, which is one customer's."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
 
 
 def _single(fields: list[tuple[str, str]], name: str, *, required: bool = False) -> str:

@@ -32,6 +32,9 @@ POLL_SECONDS = 1.0
 #: seconds between two renewals of the leases; a cancel is noticed no later
 BEAT_SECONDS = 1.0
 
+#: seconds between two looks for jobs to be removed; while there are any, some go at each beat
+PURGE_SECONDS = 60.0
+
 #: seconds that a stopping worker waits for threads whose work it has just cut short
 CUT_SHORT_SECONDS = 10.0
 
@@ -229,9 +232,13 @@ class Worker:
             self._outbox.renew(mail)
 
     def _beat_until_ended(self) -> None:
+        purge_at = 0.0
         while not self._ended.wait(BEAT_SECONDS):
             with self._outage_logged():
                 self.beat()
+                if self._config.queue.retention_days and time.monotonic() >= purge_at:
+                    purged = self._queue.purge(self._config.queue.retention_days * 86400)
+                    purge_at = time.monotonic() + (0 if purged else PURGE_SECONDS)
 
     def _cut_short(self) -> None:
         """End what is still running; a download that begins after this ends at once."""

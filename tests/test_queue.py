@@ -14,7 +14,7 @@ from md5light.database import Database, open_database
 from md5light.errors import PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job
 from md5light.outbox import Outbox
-from md5light.queue import Progress, Queue, QueueFull
+from md5light.queue import Progress, Queue, QueueFull, TooMany
 from tests.conftest import Clock, MakeQueue
 
 URL = "http://files.example.com/a"
@@ -205,6 +205,50 @@ def test_the_room_in_the_queue_holds_for_several_servers(make_queue: MakeQueue) 
         except QueueFull:
             pass
     assert accepted == 100
+
+
+def test_a_clients_share_holds_over_servers_and_comes_back(make_queue: MakeQueue, clock: Clock) -> None:
+    one, other = make_queue(submits_per_minute=3), make_queue(submits_per_minute=3)
+    for server in (one, other, one):
+        server.submit(URL, "files.example.com", client="198.51.100.7")
+        clock.pass_(10)
+    with pytest.raises(TooMany) as refused:
+        other.submit(URL, "files.example.com", client="198.51.100.7")
+    assert refused.value.code == "too_many_submits"
+    assert refused.value.retry_after == pytest.approx(30)
+    other.submit(URL, "files.example.com", client="198.51.100.8")
+    clock.pass_(30)
+    other.submit(URL, "files.example.com", client="198.51.100.7")
+
+
+def test_a_recipients_share_holds_however_it_is_spelt(make_queue: MakeQueue, clock: Clock) -> None:
+    queue = make_queue(mails_per_hour=2)
+    for email in ("ann@example.com", "Ann@example.com"):
+        submit(queue, email=email)
+    with pytest.raises(TooMany) as refused:
+        submit(queue, email="ANN@example.com")
+    assert (refused.value.code, refused.value.retry_after) == ("too_many_mails", 3600)
+    submit(queue, email="bob@example.com")
+    submit(queue)
+    clock.pass_(3600)
+    submit(queue, email="ann@example.com")
+
+
+def test_old_jobs_are_removed_few_at_a_time(queue: Queue, outbox: Outbox, clock: Clock) -> None:
+    for email in [None, None, None, "ann@example.com"]:
+        submit(queue, email=email)
+        queue.settle(claim(queue), HASHED)
+    clock.pass_(1000)
+    recent, waiting = submit(queue), submit(queue)
+    queue.settle(claim(queue), HASHED)
+    assert queue.purge(1001) == 0
+    assert [queue.purge(999, rows=2) for _ in range(3)] == [2, 1, 0]
+    mail = outbox.claim("w1")
+    assert mail is not None
+    outbox.sent(mail)
+    assert queue.purge(999) == 1
+    assert outbox.claim("w1") is None
+    assert {stored(queue, job_id).status for job_id in (recent, waiting)} == {"done", "queued"}
 
 
 def test_a_busy_host_delays_no_other(make_queue: MakeQueue, clock: Clock) -> None:

@@ -4,6 +4,7 @@ create table jobs (
     url text not null,
     host text not null,
     email text,
+    client text,
     status text not null,
     due_at double precision,
     token text,
@@ -33,6 +34,10 @@ create index jobs_unfinished on jobs (host, status, due_at, created_at) where fi
 
 -- What is old enough to be removed.
 create index jobs_finished on jobs (finished_at) where finished_at is not null;
+
+-- How many a client submitted lately (it is noted only where that is limited), and how many mails an address gets.
+create index jobs_client on jobs (client, created_at) where client is not null;
+create index jobs_recipient on jobs (lower(email), created_at) where email is not null;
 
 -- The claims of a worker that died.
 create index jobs_worker on jobs (worker) where worker is not null;
