@@ -6,6 +6,7 @@ import dataclasses
 import re
 import socket
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_a_default_file_that_can_not_be_followed_is_not_passed_over(tmp_path: Pa
     dangling.symlink_to("nowhere.ini")
     loop.symlink_to("loop")
     for file in (dangling, loop, loop / "config.ini", long):
-        assert "can't be read" in error_of(lambda file=file: config.load(None, {}, file))  # type: ignore[misc]
+        assert "can't be read" in error_of(partial(config.load, None, {}, file))
 
 
 def test_a_file_that_can_not_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_file_that_can_not_be_read_is_named_with_the_reason(tmp_path: Path) ->
     }
     for name, reason in expected.items():
         file = tmp_path / name
-        assert error_of(lambda file=file: config.load(str(file), {})) == f"{file}: {reason}"  # type: ignore[misc]
+        assert error_of(partial(config.load, str(file), {})) == f"{file}: {reason}"
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe[\x00s\x00", b"[server]\nhost = \xe9\n", b"\x7fELF\x02\x80"])
@@ -164,7 +165,7 @@ def test_the_ends_of_a_range_belong_to_it(load: Load, section: str, key: str, lo
     for value in (low, high):
         assert getattr(getattr(load(f"[{section}]\n{key} = {value}\n"), section), key) == int(value)
     for value in (str(int(low) - 1), str(int(high) + 1)):
-        message = error_of(lambda value=value: load(f"[{section}]\n{key} = {value}\n"))  # type: ignore[misc]
+        message = error_of(partial(load, f"[{section}]\n{key} = {value}\n"))
         assert f"[{section}] {key} = {value}: must be a" in message
         assert message.endswith(f"from {low} to {high}") or "e+" in message
 
@@ -288,7 +289,7 @@ def test_a_ca_file_is_checked(load: Load, tmp_path: Path) -> None:
             "none.pem": "can't be read: No such file or directory",
             ".": "can't be read: Is a directory",
         }.items():
-            message = error_of(lambda name=name: load(f"[{section}]\nca_file = {name}\n"))  # type: ignore[misc] # noqa: B023
+            message = error_of(partial(load, f"[{section}]\nca_file = {name}\n"))
             assert message == f"{tmp_path}/config.ini: [{section}] ca_file = {tmp_path / name}: {problem}"
 
 
@@ -355,7 +356,7 @@ def test_a_password_file_that_is_no_use_is_named(load: Load, tmp_path: Path) -> 
         ".": "can't be read: Is a directory",
         "binary": "is not UTF-8 text",
     }.items():
-        message = error_of(lambda name=name: load(f"[smtp]\npassword_file = {name}\n"))  # type: ignore[misc]
+        message = error_of(partial(load, f"[smtp]\npassword_file = {name}\n"))
         assert message == f"{tmp_path}/config.ini: [smtp] password_file = {tmp_path / name}: {problem}"
 
 

@@ -1,0 +1,454 @@
+"""The database file: many threads and processes at once, and everything that can be wrong with a file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from md5light import database as module
+from md5light.bell import Listener
+from md5light.database import Database, Transaction, open_database
+from md5light.errors import DatabaseError, DatabaseUnavailable
+from tests.child import Child
+from tests.waiting import wait_until
+
+T = TypeVar("T")
+
+LOCKING = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("begin immediate")
+connection.execute("insert into probe values (999, 1)")
+print("locked")
+input()
+connection.execute("rollback")
+print("free")
+input()
+"""
+
+KILLED = """
+import os, signal, sys
+from md5light.database import open_database
+database = open_database(sys.argv[1], durable=True)
+database.write(lambda transaction: transaction.run("insert into probe values (1, 1)"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+OPENING = """
+import sys
+from md5light.database import open_database
+print("ready")
+input()
+database = open_database(sys.argv[1], durable=True)
+database.write(lambda transaction: transaction.run("insert into probe values (:id, 1)", id=int(sys.argv[2])))
+print("written")
+"""
+
+FULL = """
+import os, resource, sys
+from md5light.database import open_database
+from md5light.errors import DatabaseUnavailable
+
+database = open_database(sys.argv[1], durable=True)
+blow_up = "insert into jobs (id, url, host, status, max_attempts, created_at) values (:id, :url, '', 'queued', 1, 1)"
+
+def submit(id, size):
+    database.write(lambda transaction: transaction.run(blow_up, id=id, url="x" * size))
+
+def ids():
+    rows = database.read(lambda transaction: transaction.all("select id from jobs order by id"))
+    return [row["id"] for row in rows]
+
+submit("before", 10)
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(sys.argv[1] + "-wal").st_size + 20_000, unlimited[1]))
+try:
+    submit("during", 1_000_000)
+except DatabaseUnavailable as error:
+    print(error)
+print(ids())
+resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+submit("later", 1_000_000)
+print(ids())
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.sqlite3"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    with closing(open_database(str(path), durable=True)) as database:
+        yield database
+
+
+def insert(number: int) -> Callable[[Transaction], int]:
+    return lambda transaction: transaction.run("insert into probe values (:number, 1)", number=number)
+
+
+def stored(database: Database) -> list[int]:
+    return [
+        row["id"] for row in database.read(lambda transaction: transaction.all("select id from probe order by id"))
+    ]
+
+
+def open_error(path: Path) -> str:
+    with pytest.raises(DatabaseError) as caught:
+        open_database(str(path), durable=True)
+    message = str(caught.value)
+    assert message.startswith(f"database {path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"database {path}: ")
+
+
+def in_threads(works: list[Callable[[], T]]) -> list[T | Exception]:
+    """Run each of `works` in a thread of its own and return, in order, what they returned or raised."""
+    outcomes: dict[int, T | Exception] = {}
+
+    def run(number: int, work: Callable[[], T]) -> None:
+        try:
+            outcomes[number] = work()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            outcomes[number] = error
+
+    threads = [threading.Thread(target=run, args=entry) for entry in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [outcomes[number] for number in range(len(works))]
+
+
+class Gathering:
+    """A write that holds the turn until it is let go, so that other writes gather behind it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._begun, self._let_go = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: database.write(self._wait))
+        self._thread.start()
+        assert self._begun.wait(10)
+
+    def _wait(self, transaction: Transaction) -> None:
+        self._begun.set()
+        self._let_go.wait(10)
+
+    def let_go_of(self, count: int) -> None:
+        """Let go once `count` writes wait."""
+        wait_until(lambda: len(self._database._waiting) == count, message=f"{count} writes that wait")
+        self._let_go.set()
+        self._thread.join()
+
+
+# --- writes and reads ------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_and_its_result_returned(database: Database) -> None:
+    assert database.write(insert(1)) == 1
+    row = database.read(lambda transaction: transaction.one("select * from probe where id = :id", id=1))
+    assert row == {"id": 1, "probed_at": 1.0}
+    assert database.read(lambda transaction: transaction.one("select * from probe where id = 2")) is None
+
+
+def test_many_threads_each_get_their_own_result(database: Database) -> None:
+    def write_fifty(thread: int) -> list[int]:
+        def write(number: int) -> int:
+            def work(transaction: Transaction) -> int:
+                transaction.run("insert into probe values (:number, 1)", number=number)
+                row = transaction.one("select max(id) as id from probe where id / 50 = :thread", thread=thread)
+                assert row
+                return int(row["id"])
+
+            return database.write(work)
+
+        return [write(thread * 50 + number) for number in range(50)]
+
+    outcomes = in_threads([partial(write_fifty, thread) for thread in range(12)])
+    assert outcomes == [list(range(thread * 50, thread * 50 + 50)) for thread in range(12)]
+    assert stored(database) == list(range(600))
+
+
+def test_writes_that_gather_share_one_commit_in_the_order_they_came(database: Database) -> None:
+    gathering = Gathering(database)
+    transactions: list[Transaction] = []
+    numbers: list[int] = []
+
+    def work(number: int) -> Callable[[Transaction], None]:
+        def note(transaction: Transaction) -> None:
+            transactions.append(transaction)
+            numbers.append(number)
+
+        return note
+
+    threads = []
+    for number in range(8):
+        threads.append(threading.Thread(target=database.write, args=[work(number)]))
+        threads[-1].start()
+        wait_until(lambda: len(database._waiting) == len(threads))
+    gathering.let_go_of(8)
+    for thread in threads:
+        thread.join()
+    assert numbers == list(range(8))
+    assert len(set(map(id, transactions))) == 1
+
+
+def test_a_failing_write_does_not_spoil_its_neighbours(database: Database) -> None:
+    database.write(insert(1))
+
+    def half(transaction: Transaction) -> None:
+        insert(50)(transaction)
+        raise ValueError("a mistake of ours")
+
+    gathering = Gathering(database)
+    threading.Thread(target=gathering.let_go_of, args=[4]).start()
+    outcomes = in_threads(
+        [
+            partial(database.write, insert(2)),
+            partial(database.write, half),
+            partial(database.write, insert(1)),
+            partial(database.write, insert(3)),
+        ]
+    )
+    assert [outcomes[0], outcomes[3]] == [1, 1]
+    assert isinstance(outcomes[1], ValueError)
+    assert isinstance(outcomes[2], sqlite3.IntegrityError)
+    assert stored(database) == [1, 2, 3]
+
+
+def test_a_write_that_fails_alone_leaves_nothing_and_the_next_one_succeeds(database: Database) -> None:
+    def half(transaction: Transaction) -> None:
+        insert(1)(transaction)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        database.write(half)
+    database.write(insert(2))
+    assert stored(database) == [2]
+
+
+def test_a_read_never_waits_for_a_writer(database: Database, path: Path) -> None:
+    database.write(insert(1))
+    with Child(LOCKING, path) as child:
+        assert child.line() == "locked"
+        assert stored(database) == [1]  # without the row that is not committed
+        child.tell()
+        assert child.line() == "free"
+
+
+def test_a_writer_never_waits_for_a_read(database: Database) -> None:
+    def count(transaction: Transaction) -> tuple[int, int]:
+        before = len(transaction.all("select id from probe"))
+        in_threads([lambda: database.write(insert(1))])
+        return before, len(transaction.all("select id from probe"))
+
+    assert database.read(count) == (0, 1)
+
+
+def test_now_is_the_time_of_the_clock_that_was_given(path: Path) -> None:
+    with closing(open_database(str(path), durable=False, clock=lambda: 1234.5)) as database:
+        row = database.write(lambda transaction: transaction.one("select :now as time, :a as a", a=1))
+        assert row == {"time": 1234.5, "a": 1}
+        assert database.read(lambda transaction: transaction.now()) == 1234.5
+
+
+def test_a_commit_rings_and_a_failure_does_not(database: Database, path: Path) -> None:
+    def rings(transaction: Transaction) -> None:
+        transaction.ring()
+
+    def rings_and_fails(transaction: Transaction) -> None:
+        transaction.ring()
+        raise KeyError
+
+    stop = os.pipe()
+    listener = Listener(path)
+
+    def is_rung(timeout: float) -> bool:
+        started = time.monotonic()
+        listener.wait(timeout, stop[0])
+        return time.monotonic() - started < timeout
+
+    with pytest.raises(KeyError):
+        database.write(rings_and_fails)
+    assert not is_rung(0.1)
+    database.write(rings)
+    assert is_rung(30)
+    listener.close()
+    os.close(stop[0])
+    os.close(stop[1])
+
+
+# --- other processes -------------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_loses_nothing_that_was_committed(path: Path) -> None:
+    with Child(KILLED, path) as child:
+        assert child.end() == -9
+    with closing(open_database(str(path), durable=True)) as database:
+        assert stored(database) == [1]
+
+
+def test_ten_processes_may_open_a_new_file_at_once(path: Path) -> None:
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child(OPENING, path, number)) for number in range(10)]
+        assert [child.line() for child in children] == ["ready"] * 10
+        for child in children:
+            child.tell()
+        assert [child.line() for child in children] == ["written"] * 10
+    with closing(open_database(str(path), durable=True)) as database:
+        assert stored(database) == list(range(10))
+
+
+def test_while_another_process_holds_the_lock_all_writes_fail_together(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.5)
+    with Child(LOCKING, path) as child:
+        assert child.line() == "locked"
+        started = time.monotonic()
+        outcomes = in_threads([partial(database.write, insert(number)) for number in range(8)])
+        assert time.monotonic() - started < 8 * 0.5  # not one after the other
+        assert all(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes)
+        assert {str(outcome) for outcome in outcomes} == {f"database {path}: database is locked"}
+        child.tell()
+        assert child.line() == "free"
+        database.write(insert(100))
+        assert stored(database) == [100]
+
+
+def test_a_lock_that_ends_in_time_is_waited_for(database: Database, path: Path) -> None:
+    with Child(LOCKING, path) as child:
+        assert child.line() == "locked"
+        writing = threading.Thread(target=database.write, args=[insert(1)])
+        writing.start()
+        child.tell()
+        writing.join()
+        assert stored(database) == [1]
+
+
+def test_a_locked_file_can_not_be_opened(path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
+    with Child(LOCKING, path) as child:
+        assert child.line() == "locked"
+        assert open_error(path) == "database is locked"
+
+
+# --- the file --------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_refuses_the_write_keeps_the_rest_and_harms_only_as_long_as_it_is_full(path: Path) -> None:
+    with Child(FULL, path) as child:
+        assert child.line() in (f"database {path}: disk I/O error", f"database {path}: database or disk is full")
+        assert child.line() == "['before']"
+        assert child.line() == "['before', 'later']"
+        assert child.end() == 0
+
+
+def test_the_files_are_for_their_owner_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(open_database(str(path), durable=True)) as database:
+            database.write(insert(1))
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"jobs.sqlite3": 0o600, "jobs.sqlite3-wal": 0o600, "jobs.sqlite3-shm": 0o600}
+
+
+def test_the_mode_of_a_file_that_is_there_is_the_owners_choice(path: Path) -> None:
+    path.touch()
+    path.chmod(0o640)
+    open_database(str(path), durable=True).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_path_may_be_deep_and_of_any_signs(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 120) / ("b" * 120) / "jobs?mode=ro&%20#é [x]*.sqlite3"
+    path.parent.mkdir(parents=True)
+    with closing(open_database(str(path), durable=True)) as database:
+        database.write(insert(1))
+        assert stored(database) == [1]
+        assert path.exists()
+
+
+def test_a_file_of_something_else_is_left_as_it_is(path: Path) -> None:
+    path.write_text("Dear diary\n" * 1000)
+    assert open_error(path) == "file is not a database"
+    assert path.read_text() == "Dear diary\n" * 1000
+
+
+@pytest.mark.parametrize("table", ["notes (id integer)", "schema_version (version integer)"])
+def test_another_programs_database_is_left_as_it_is(path: Path, table: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"create table {table}")
+    assert open_error(path) == "belongs to another program"
+    with closing(sqlite3.connect(path)) as connection:
+        assert [row[0] for row in connection.execute("select sql from sqlite_master")] == [f"CREATE TABLE {table}"]
+
+
+def test_a_newer_schema_is_refused(path: Path, database: Database) -> None:
+    database.write(lambda transaction: transaction.run("update schema_version set version = 99"))
+    assert open_error(path).startswith("schema 99 of a newer md5light (this one knows ")
+
+
+def test_a_place_where_no_file_can_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert open_error(tmp_path / "none" / "jobs.sqlite3") == "No such file or directory"
+    assert open_error(tmp_path / "file" / "jobs.sqlite3") == "Not a directory"
+    assert open_error(tmp_path) == "unable to open database file"
+
+
+def test_an_engine_that_is_not_there_is_told_without_the_password() -> None:
+    with pytest.raises(DatabaseError, match="keeps its jobs in an SQLite file") as caught:
+        open_database("postgresql://md5:hunter2@db/md5", durable=True)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_broken_file_is_told_as_unavailable(path: Path) -> None:
+    with closing(open_database(str(path), durable=True)) as database:
+        database.write(insert(1))
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    with closing(open_database(str(path), durable=True)) as database:
+        path.write_bytes(content)
+        with pytest.raises(DatabaseUnavailable):
+            database.read(lambda transaction: transaction.all("select * from jobs where id = 'a'"))
+
+
+def test_a_closed_database_and_a_refused_one_hold_no_descriptor(path: Path) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    with closing(open_database(str(path), durable=True)) as database:
+        database.write(insert(1))
+        in_threads([lambda: stored(database) for _ in range(5)])
+        database.write(lambda transaction: transaction.run("update schema_version set version = 99"))
+        assert descriptors() > before
+    assert descriptors() == before
+    with pytest.raises(DatabaseError) as refused:
+        open_database(str(path), durable=True)
+    assert descriptors() == before
+    assert refused.tb is not None  # which would keep alive what was not closed
+
+
+@pytest.mark.parametrize(("durable", "synchronous"), [(True, 2), (False, 1)])
+def test_every_commit_is_synchronous_only_where_that_is_asked_for(
+    path: Path, durable: bool, synchronous: int
+) -> None:
+    with closing(open_database(str(path), durable=durable)) as database:
+        for run in (database.read, database.write):
+            row = run(lambda transaction: transaction.one("pragma synchronous"))
+            assert row == {"synchronous": synchronous}
+        assert database.read(lambda transaction: transaction.one("pragma journal_mode")) == {"journal_mode": "wal"}
