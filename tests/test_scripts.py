@@ -1,0 +1,268 @@
+"""scripts/run as its user meets it: the set-up, the start, the stop, and what it says when something is amiss."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[1]
+
+#: seconds in which everything starts or stops, however busy the machine is
+START_SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the working tree in which scripts/run has set up its environment."""
+    folder = tmp_path_factory.mktemp("scripts")
+    tree = folder / "a tree"  # with a space in its name, as a user's may have
+    unwanted = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "md5light.sqlite3*")
+    shutil.copytree(ROOT, tree, ignore=unwanted)
+    # The packages of this interpreter, without md5light itself, in reach of pip: it has nothing to download then.
+    (folder / "packages").mkdir()
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        if "md5light" not in package.name:
+            (folder / "packages" / package.name).symlink_to(package)
+    made = set_up(tree)
+    assert made.returncode == 0, made.stderr
+    assert made.stderr.startswith("md5light: setting up .venv")
+    return tree
+
+
+def set_up(tree: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(tree / "scripts/venv"), ".venv", "scripts/requirements.txt"]
+    return subprocess.run(command, env=environment(tree), capture_output=True, text=True, timeout=100)
+
+
+def environment(tree: Path, **changed: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MD5LIGHT_", "PYTEST_"))}
+    return {**kept, "PYTHON": sys.executable, "PYTHONPATH": str(tree.parent / "packages"), **changed}
+
+
+class Run:
+    """A running scripts/run, and what it has said so far."""
+
+    def __init__(self, tree: Path, folder: Path, *arguments: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self._out, self._err = folder / "out", folder / "err"
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = subprocess.Popen(
+                [tree / "scripts/run", *arguments],
+                cwd=folder,
+                env=environment(tree),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    def url(self) -> str:
+        """Where it listens, once it has said so."""
+        wait_until(lambda: "check?id=ID" in self.out or self.process.poll() is not None, START_SECONDS)
+        found = re.search(r"md5light listens on (http://\S+)[,.] ", self.out)
+        assert found, self.err
+        return found[1]
+
+    def commands(self) -> list[int]:
+        """The server and the pool; each leads a session, and so a group, of its own."""
+        return [pid for pid in descendants(self.process.pid) if os.getsid(pid) == pid]
+
+    def processes(self) -> list[int]:
+        """All below it, once they are there: cat for the log, the server, the pool and its one worker."""
+
+        def look() -> list[int]:
+            found = descendants(self.process.pid)
+            return found if len(found) >= 4 else []
+
+        return wait_until(look)
+
+    def wait(self) -> int:
+        return self.process.wait(timeout=START_SECONDS)
+
+
+def descendants(pid: int) -> list[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for parent in found:
+        found += [child for child, its in parents.items() if its == parent]
+    return found[1:]
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@contextlib.contextmanager
+def running(tree: Path, folder: Path, *arguments: str) -> Iterator[Run]:
+    run = Run(tree, folder, "--processes", "1", "--threads", "1", *arguments)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            left = [run.process.pid, *descendants(run.process.pid)]
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            run.process.wait()
+
+
+@pytest.mark.parametrize("to_the_group", [False, True], ids=["signal", "ctrl-c"])
+def test_starts_says_how_to_try_it_and_stops(tree: Path, tmp_path: Path, to_the_group: bool) -> None:
+    with running(tree, tmp_path / "data", "--port", "0") as run:
+        url = run.url()
+        assert f"curl -d url=https://example.com/ '{url}/submit'" in run.out
+        assert f"curl '{url}/check?id=ID'" in run.out
+        assert f"keeps its database and mails in {tmp_path / 'data'}." in run.out
+        with urllib.request.urlopen(f"{url}/healthz") as answer:
+            assert answer.status == 200
+        assert (tmp_path / "data/md5light.sqlite3").exists()
+
+        processes = run.processes()
+        assert len(run.commands()) == 2
+        if to_the_group:  # as a terminal does it
+            os.killpg(run.process.pid, signal.SIGINT)
+        else:
+            run.process.send_signal(signal.SIGINT)
+
+        assert run.wait() == 0, run.err
+        assert not alive(processes)
+
+
+def test_a_second_start_takes_under_two_seconds(tree: Path, tmp_path: Path) -> None:
+    def start() -> float:
+        began = time.monotonic()
+        with running(tree, tmp_path / "data", "--port", "0") as run:
+            run.url()
+            return time.monotonic() - began
+
+    assert min(start() for _ in range(3)) < 2  # the best of three, since other tests run beside this one
+
+
+def test_a_configuration_file_goes_to_both(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.ini").write_text("[server]\nport = 0\n[queue]\ndatabase = jobs.sqlite3\n[log]\nformat = json\n")
+    with running(tree, tmp_path, "--config", "my.ini") as run:
+        assert run.url()
+        assert (tmp_path / "jobs.sqlite3").exists()
+        run.process.terminate()
+        assert run.wait() == 0, run.err
+
+
+def test_says_why_when_the_server_does_not_start(tree: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with running(tree, tmp_path / "data", "--port", str(port)) as run:
+            assert run.wait() == 1
+            assert str(port) in run.err.splitlines()[0]
+            assert run.err.splitlines()[-1].startswith("scripts/run: md5light-server ended by itself")
+            assert run.out == ""
+
+
+@pytest.mark.parametrize("command", ["md5light-server", "md5light-worker"])
+def test_stops_all_when_one_is_killed(tree: Path, tmp_path: Path, command: str) -> None:
+    with running(tree, tmp_path / "data", "--port", "0") as run:
+        run.url()
+        processes = run.processes()
+        killed = next(pid for pid in run.commands() if command in Path(f"/proc/{pid}/cmdline").read_text())
+        os.kill(killed, signal.SIGKILL)
+        assert run.wait() == 128 + signal.SIGKILL
+        assert f"scripts/run: {command} ended by itself" in run.err
+        wait_until(lambda: not alive(processes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--prot", "1"], "scripts/run: unknown argument: --prot"),
+        (["--config"], "scripts/run: --config needs a value"),
+    ],
+)
+def test_wrong_usage(tree: Path, arguments: list[str], told: str) -> None:
+    done = subprocess.run([tree / "scripts/run", *arguments], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == told
+
+
+def set_up_with(python: str, tree: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Start scripts/run of a tree without environment, with a python3 of our making first in PATH."""
+    folder.mkdir()
+    (folder / "python3").write_text(python)
+    (folder / "python3").chmod(0o755)
+    fresh = folder / "tree"
+    shutil.copytree(tree, fresh, ignore=shutil.ignore_patterns(".venv"))
+    env = environment(tree, PATH=f"{folder}:{os.environ['PATH']}")
+    del env["PYTHON"]
+    done = subprocess.run([fresh / "scripts/run"], env=env, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert not (fresh / ".venv").exists()
+    return done
+
+
+def test_says_what_to_install_when_venv_is_missing(tree: Path, tmp_path: Path) -> None:
+    fake = f'#!/bin/sh\ncase "$*" in *venv*) exit 1;; esac\nexec {sys.executable} "$@"\n'
+    done = set_up_with(fake, tree, tmp_path / "fake")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1:] == [
+        "md5light: python3 can't make a virtual environment: its venv module is missing or does not work.",
+        "md5light: On Debian or Ubuntu: sudo apt-get install python3-venv",
+    ]
+
+
+def test_says_which_python_is_needed(tree: Path) -> None:
+    done = subprocess.run(
+        [tree / "scripts/run"], env=environment(tree, PYTHON="/bin/false"), capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (1, "md5light: PYTHON=/bin/false is not a Python 3.10 or newer.\n")
+
+
+def test_a_half_made_environment_is_made_anew(tree: Path) -> None:
+    stamp = tree / ".venv/md5light-stamp"
+    made = stamp.read_text()
+    stamp.unlink()  # it is written last
+    done = set_up(tree)
+    assert (done.returncode, stamp.read_text()) == (0, made), done.stderr
+    assert done.stderr.startswith("md5light: setting up .venv")
+    assert set_up(tree).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("requirements.txt", [""]), ("requirements-test.txt", ["test", "lint"])]
+)
+def test_the_lock_is_up_to_date(lock: str, extras: list[str]) -> None:
+    """Run scripts/lock when this fails."""
+    pins = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+) ", (ROOT / "scripts" / lock).read_text(), re.MULTILINE))
+    for line in requires("md5light") or []:
+        wanted = Requirement(line)
+        if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in extras):
+            assert wanted.specifier.contains(pins[wanted.name]), line
+
+
+def test_locks_name_no_index() -> None:
+    for lock in (ROOT / "scripts").glob("requirements*.txt"):
+        assert "://" not in lock.read_text()
