@@ -120,8 +120,15 @@ class Exchange:
     """A request and its answer, for a `with` block: it closes the connection unless `finish` was called."""
 
     def __init__(
-        self, pool: GuardedPool, connection: GuardedConnection, response: Response, transfer: Transfer
+        self,
+        pool: GuardedPool,
+        connection: GuardedConnection,
+        response: Response,
+        transfer: Transfer,
+        *,
+        reused: bool,
     ) -> None:
+        self._reused = reused
         self._pool = pool
         self._connection = connection
         self._transfer = transfer
@@ -140,7 +147,7 @@ class Exchange:
 
     def finish(self) -> None:
         """The body has come to its end: make sure that nothing follows, and keep the connection if it is good."""
-        self._reusable = self.response.finish(self._connection.sock)
+        self._reusable = self.response.finish(self._connection.sock, reused=self._reused)
 
 
 class Connections(HTTPAdapter):
@@ -175,7 +182,7 @@ class Connections(HTTPAdapter):
                 else:
                     self._open(connection, pool, url, transfer)
                 response = connection.ask(self._request(url, headers), self._config.read_timeout)
-                return Exchange(pool, connection, response, transfer)
+                return Exchange(pool, connection, response, transfer, reused=reused)
             except BaseException as error:
                 transfer.watch(None)
                 connection.close()

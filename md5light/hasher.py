@@ -9,7 +9,7 @@ import time
 
 #: pieces grow from the first size to the second as long as each is filled within FAST_SECONDS
 SMALL_PIECE = 64 * 1024
-LARGE_PIECE = 512 * 1024
+LARGE_PIECE = 1024 * 1024
 FAST_SECONDS = 0.2
 
 #: large pieces of one stream: one is being read into while the others are hashed

@@ -12,16 +12,22 @@ import re
 import socket
 import ssl
 
+from urllib3.util.wait import wait_for_read
+
 from md5light.errors import PermanentFailure, TemporaryFailure
 
 #: the bounds of http.client, which urllib3 and requests share: bytes of a line, lines of a head or a trailer
 MAX_LINE = 65536
 MAX_LINES = 100
+#: and curl's for the whole of it, which keeps eight hostile servers from filling the memory
+MAX_HEAD = 300 * 1024
 #: how many answers such as 100 Continue and 103 Early Hints may come before the real one
 MAX_INTERIM = 20
 
-#: how long a server that said it would close is waited for, to see whether it has sent more than it announced
+#: how long is waited, in seconds, to see whether a server sends more than it announced: one that said it would close,
+#: and one whose first answer on a connection this is; later ones are not waited for
 CLOSE_SECONDS = 0.05
+FIRST_SECONDS = 0.01
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9]{2})(?: .*)?")
 HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)", re.DOTALL)
@@ -91,11 +97,13 @@ class Response:
             self._left -= count
         return count
 
-    def finish(self, connection: socket.socket) -> bool:
+    def finish(self, connection: socket.socket, *, reused: bool) -> bool:
         """Make sure that nothing follows the body; tell whether the connection can carry another request."""
         if self._left is None:
             return False
-        connection.settimeout(0 if self._keep_alive else CLOSE_SECONDS)
+        if not (reused and self._keep_alive):
+            wait_for_read(connection, FIRST_SECONDS if self._keep_alive else CLOSE_SECONDS)
+        connection.settimeout(0)
         if self._peek():
             raise TemporaryFailure("bad_response", "The server sent more than it had announced.")
         return self._keep_alive and not self._ambiguous
@@ -139,10 +147,14 @@ def _headers(reader: io.BufferedReader) -> dict[str, list[bytes]]:
     """Read header lines, or those of a trailer, up to and with the empty one."""
     headers: dict[str, list[bytes]] = {}
     values: list[bytes] = []
+    size = 0
     for _ in range(MAX_LINES):
         line = _line(reader)
         if not line:
             return headers
+        size += len(line)
+        if size > MAX_HEAD:
+            break
         if line[0] in b" \t" and values:  # a folded line, RFC 9112, 5.2
             values[-1] += b" " + line.strip(b" \t")
             continue
@@ -151,7 +163,7 @@ def _headers(reader: io.BufferedReader) -> dict[str, list[bytes]]:
             raise _invalid("The server sent a header that is none.")
         values = headers.setdefault(match[1].decode("ascii").lower(), [])
         values.append(match[2].rstrip(b" \t"))
-    raise _invalid("The server sent too many headers.")
+    raise _invalid("The server sent too many or too long headers.")
 
 
 def _line(reader: io.BufferedReader) -> bytes:

@@ -240,6 +240,7 @@ NOT_WHOLE: dict[str, tuple[bytes, str, type[Failure]]] = {
     "an endless status line": (b"HTTP/1.1 200 " + b"x" * 100000, "bad_response", PermanentFailure),
     "an endless header": (head("X: " + "x" * 100000) + SECRET, "bad_response", PermanentFailure),
     "a thousand headers": (head(*["X: y"] * 1000) + SECRET, "bad_response", PermanentFailure),
+    "large headers": (head(*["X: " + "y" * 60000] * 6) + SECRET, "bad_response", PermanentFailure),
     "a header without colon": (head("x", "Content-Length: 5") + SECRET, "bad_response", PermanentFailure),
     "a header without name": (head(": x") + SECRET, "bad_response", PermanentFailure),
     "a header that begins folded": (head(" x: y") + SECRET, "bad_response", PermanentFailure),
@@ -900,6 +901,16 @@ def test_bytes_that_come_late_are_not_taken_for_the_next_answer(origin: Origin, 
     sent.wait(5)
     assert fetch(url).md5 == md5(b"hello")
     assert origin.connections == 2
+
+
+def test_bytes_that_come_a_little_late_are_noticed_on_a_new_connection(origin: Origin, fetch: Fetch) -> None:
+    def script(peer: Peer) -> bool:
+        peer.send(head("Content-Length: 5") + b"hello")
+        time.sleep(0.002)
+        peer.send(b"more")
+        return True
+
+    assert failure_of(fetch, origin.serve("/file", script)).code == "bad_response"
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(origin: Origin, fetch: Fetch) -> None:
