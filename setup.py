@@ -16,7 +16,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=["md5light"],
-    package_data={"md5light": ["py.typed", "schema/*.sql"]},
+    package_data={"md5light": ["py.typed", "schema/*.sql", "openapi.json"]},
     install_requires=[
         # The HTTP API: routes, requests, answers and error pages in one small file without dependencies.
         "bottle>=0.13,<0.14",
@@ -30,8 +30,19 @@ setup(
         "email-validator>=2.1,<3",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "aiosmtpd>=1.4.6", "trustme>=1.1"],
-        "lint": ["ruff", "mypy", "types-requests", "import-linter>=2"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout",
+            "pytest-xdist",
+            # A real mail server, and an authority for certificates, on loopback.
+            "aiosmtpd>=1.4.6",
+            "trustme>=1.1",
+            # openapi.json is held against its own specification, and answers against openapi.json.
+            "openapi-spec-validator>=0.7",
+            # /metrics is read by those who define the format.
+            "prometheus_client",
+        ],
+        "lint": ["ruff", "mypy", "types-requests", "types-jsonschema", "import-linter>=2"],
     },
     entry_points={
         "console_scripts": [

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from contextvars import ContextVar
 from datetime import datetime, timezone
+from typing import TextIO
 
 from md5light.config import LogConfig
+
+#: id of the request that this thread answers, a field of each of its lines
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+#: systemd's priorities (sd-daemon(3))
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 class Log:
@@ -53,12 +62,28 @@ class JSONFormatter(logging.Formatter):
 
 def setup(config: LogConfig, *, verbose: bool = False) -> None:
     """Send the log to standard error in the configured form; `verbose` overrides the level with debug."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _JournalHandler(sys.stderr) if _is_journal(sys.stderr) else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if config.format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # of the libraries only what is worth a look
     logging.getLogger("md5light").setLevel("DEBUG" if verbose else config.level.upper())
+
+
+class _JournalHandler(logging.StreamHandler[TextIO]):
+    """Begins each line with its priority, for systemd's journal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{PRIORITIES[record.levelname.lower()]}>{super().format(record)}"
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Tell whether systemd reads `stream`: it names the device and inode in $JOURNAL_STREAM (systemd.exec(5))."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named:
+        return False
+    status = os.fstat(stream.fileno())
+    return named == f"{status.st_dev}:{status.st_ino}"
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -69,6 +94,8 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
         "event": record.getMessage(),
     }
     fields.update(getattr(record, "fields", {}))
+    if request := request_id.get():
+        fields["request"] = request
     if record.exc_info:
         fields["traceback"] = logging.Formatter().formatException(record.exc_info)
     return fields

@@ -6,52 +6,33 @@ import ipaddress
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
-from typing import Any
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import bottle
 
 from md5light import urls
+from md5light.answers import ERRORS, answer, error, error_body, not_found, try_later, unreadable
 from md5light.config import Config
 from md5light.errors import DatabaseUnavailable, Refused
 from md5light.guard import Guard
 from md5light.job import Job
 from md5light.logs import Log
 from md5light.mail import check_address
+from md5light.middleware import WSGI, observed
 from md5light.queue import Queue, QueueFull, TooMany
 
 log = Log(__name__)
 
-#: bytes of a request's body; a URL of 2,048 characters with every one escaped fits several times
-MAX_BODY_BYTES = 64 * 1024
-
-#: seconds after which a client may try again when the queue is full or the database out of reach
-RETRY_AFTER_SECONDS = 5
+#: the description of this API, written by hand
+OPENAPI = Path(__file__).with_name("openapi.json")
 
 #: seconds between two looks at a job that a client is asked to keep to, at most
 LONGEST_POLL_SECONDS = 60
 
-#: code and sentence for what the HTTP layer itself refuses
-ERRORS = {
-    400: ("bad_request", "The request is malformed."),
-    404: ("not_found", "There is nothing at this path."),
-    405: ("method_not_allowed", "This path does not answer this method."),
-    413: ("body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."),
-    415: (
-        "unsupported_media_type",
-        "Send application/x-www-form-urlencoded, multipart/form-data or application/json.",
-    ),
-    431: ("headers_too_large", "The request's headers are too large."),
-    500: ("internal_error", "The server met an error of its own."),
-    501: ("not_implemented", "The server does not do this."),
-}
 
-StartResponse = Callable[..., Any]
-
-
-def make_app(queue: Queue, config: Config) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
+def make_app(queue: Queue, config: Config) -> WSGI:
     """Make the WSGI application that answers from `queue`."""
     app = _JSONErrors()
     app.catchall = False  # what goes wrong is logged and answered by the layer around
@@ -62,28 +43,8 @@ def make_app(queue: Queue, config: Config) -> Callable[[dict[str, Any], StartRes
     app.route("/jobs/<job_id>", "DELETE", api.cancel)
     app.route("/healthz", "GET", api.health)
     app.route("/readyz", "GET", api.readiness)
-
-    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return app(environ, start_response)  # type: ignore[no-any-return]
-        except Exception:
-            log.exception("request_broke", method=environ["REQUEST_METHOD"], path=environ["PATH_INFO"])
-            body = error_body(*ERRORS[500])
-            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-            start_response("500 Internal Server Error", headers)
-            return [body]
-
-    return answer
-
-
-def to_json(value: object) -> bytes:
-    """Write `value` as the API does: keys sorted, no spaces, one line, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-
-
-def error_body(code: str, message: str) -> bytes:
-    """Write the body of every error."""
-    return to_json({"error": {"code": code, "message": message}})
+    app.route("/openapi.json", "GET", api.openapi)
+    return observed(app)
 
 
 class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
@@ -113,63 +74,65 @@ class _API:
             recipient = check_address(email, local_domains=self._local_domains) if email else None
             job_id = self._queue.submit(text, url.host, recipient, _client(bottle.request.remote_addr))
         except Refused as refused:
-            return _error(400, refused.code, refused.message)
+            return error(400, refused.code, refused.message)
         except TooMany as refused:
             seconds = str(math.ceil(refused.retry_after))
-            return _error(429, refused.code, refused.message, Retry_After=seconds)
+            return error(429, refused.code, refused.message, Retry_After=seconds)
         except QueueFull:
-            return _try_later("queue_full", "Too many jobs are waiting.")
-        except DatabaseUnavailable as error:
-            log.error("database_unavailable", reason=error)
-            return _try_later("database_unavailable", "The job can't be stored now.")
+            return try_later("queue_full", "Too many jobs are waiting.")
+        except DatabaseUnavailable as reason:
+            return unreadable(reason)
         log.info("submitted", job=job_id)
-        return _answer(202, {"id": job_id}, Location=f"/check?id={job_id}", Retry_After="1")
+        return answer(202, {"id": job_id}, Location=f"/check?id={job_id}", Retry_After="1")
 
     def check(self) -> bottle.HTTPResponse:
         try:
             job_id = _single(_decoded(bottle.request.query_string.encode("latin-1")), "id", required=True)
             job = self._queue.get(job_id)
         except Refused as refused:
-            return _error(400, refused.code, refused.message)
-        except DatabaseUnavailable as error:
-            return _unreadable(error)
+            return error(400, refused.code, refused.message)
+        except DatabaseUnavailable as reason:
+            return unreadable(reason)
         if job is None:
-            return _not_found()
+            return not_found()
         if job.status == "done":
-            return _answer(200, {"md5": job.md5, "status": "done", "url": job.url})
+            return answer(200, {"md5": job.md5, "status": "done", "url": job.url})
         if job.finished:
-            return _answer(424, {"error": _reason(job), "status": "failed", "url": job.url})
-        return _answer(202, {"status": "running"}, Retry_After=str(_seconds_to_wait(job)))
+            return answer(424, {"error": _reason(job), "status": "failed", "url": job.url})
+        return answer(202, {"status": "running"}, Retry_After=str(_seconds_to_wait(job)))
 
     def show(self, job_id: str) -> bottle.HTTPResponse:
         try:
             job = self._queue.get(job_id)
-        except DatabaseUnavailable as error:
-            return _unreadable(error)
-        return _answer(200, describe(job)) if job else _not_found()
+        except DatabaseUnavailable as reason:
+            return unreadable(reason)
+        return answer(200, describe(job)) if job else not_found()
 
     def cancel(self, job_id: str) -> bottle.HTTPResponse:
         try:
             canceled = self._queue.cancel(job_id)
             job = self._queue.get(job_id)
-        except DatabaseUnavailable as error:
-            return _unreadable(error)
+        except DatabaseUnavailable as reason:
+            return unreadable(reason)
         if job is None:
-            return _not_found()
+            return not_found()
         if not canceled:
-            return _error(409, "job_finished", f"The job has ended: it is {job.status}.")
+            return error(409, "job_finished", f"The job has ended: it is {job.status}.")
         log.info("canceled", job=job_id)
-        return _answer(200, describe(job))
+        return answer(200, describe(job))
 
     def health(self) -> bottle.HTTPResponse:
-        return _answer(200, {"status": "ok"})
+        return answer(200, {"status": "ok"})
+
+    def openapi(self) -> bottle.HTTPResponse:
+        return bottle.HTTPResponse(OPENAPI.read_bytes(), 200, {"Content-Type": "application/json"})
 
     def readiness(self) -> bottle.HTTPResponse:
         try:
             self._queue.probe()
-        except DatabaseUnavailable as error:
-            return _unreadable(error)
-        return _answer(200, {"status": "ready"})
+        except DatabaseUnavailable as reason:
+            return unreadable(reason)
+        return answer(200, {"status": "ready"})
 
 
 def describe(job: Job) -> dict[str, object]:
@@ -254,31 +217,7 @@ def _single(fields: list[tuple[str, str]], name: str, *, required: bool = False)
     return values[0] if values else ""
 
 
-# --- writing an answer -----------------------------------------------------------------------------------------
-
-
-def _answer(status: int, value: object, **headers: str) -> bottle.HTTPResponse:
-    named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return bottle.HTTPResponse(
-        to_json(value), status, {"Content-Type": "application/json", "Cache-Control": "no-store", **named}
-    )
-
-
-def _error(status: int, code: str, message: str, **headers: str) -> bottle.HTTPResponse:
-    return _answer(status, {"error": {"code": code, "message": message}}, **headers)
-
-
-def _try_later(code: str, message: str) -> bottle.HTTPResponse:
-    return _error(503, code, message, Retry_After=str(RETRY_AFTER_SECONDS))
-
-
-def _unreadable(error: DatabaseUnavailable) -> bottle.HTTPResponse:
-    log.error("database_unavailable", reason=error)
-    return _try_later("database_unavailable", "The database does not answer or can't be written now.")
-
-
-def _not_found() -> bottle.HTTPResponse:
-    return _answer(404, {"status": "not found"})
+# --- what an answer tells ---------------------------------------------------------------------------------------
 
 
 def _reason(job: Job) -> dict[str, str | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from md5light import queue, web
+from md5light import answers, queue, web
 from tests.origin import Origin
 from tests.service import running
 
@@ -46,8 +46,8 @@ def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
 
 def test_readme_names_the_codes_of_errors() -> None:
     named = set(re.findall(r"^\| `(\w+)` \| \d{3} \|", section("Codes of errors"), re.MULTILINE))
-    source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (web, queue))
-    assert {code for code, _ in web.ERRORS.values()} <= named
+    source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (answers, web, queue))
+    assert {code for code, _ in answers.ERRORS.values()} <= named
     elsewhere = {"address_not_allowed", "invalid_email", "invalid_url"}  # of guard, mail and urls
     assert [code for code in named - elsewhere if f'"{code}"' not in source] == []
 

@@ -1,0 +1,79 @@
+"""/openapi.json is valid, complete, and what the server really answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import openapi_spec_validator
+import pytest
+import requests
+
+from md5light import __version__, web
+from tests.origin import Origin
+from tests.service import Service, running
+
+DOCUMENT = json.loads(web.OPENAPI.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running(tmp_path_factory.mktemp("service"), queue={"max_attempts": 1}) as service:
+        yield service
+
+
+def check(path: str, method: str, answer: requests.Response) -> None:
+    """Compare an answer with what the document says of it, headers included."""
+    described = DOCUMENT["paths"][path][method]["responses"][str(answer.status_code)]
+    schema = {**described["content"]["application/json"]["schema"], "components": DOCUMENT["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer.json())
+    assert set(described.get("headers", {})) <= set(answer.headers)
+
+
+def test_the_document_is_valid_and_of_this_version() -> None:
+    openapi_spec_validator.validate(DOCUMENT)
+    assert DOCUMENT["info"]["version"] == __version__
+
+
+def test_the_server_hands_the_document_out(service: Service) -> None:
+    answer = requests.get(f"{service.url}/openapi.json", timeout=10)
+    assert answer.json() == DOCUMENT
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_every_route_is_described(service: Service) -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        answer = requests.request("PATCH", service.url + path.format(id="x"), timeout=10)
+        assert answer.status_code == 405
+        allowed = {method.lower() for method in answer.headers["Allow"].split(",")} - {"head", "options"}
+        assert allowed == set(methods)
+
+
+def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
+    def get(path: str, shown: str, **query: Any) -> requests.Response:
+        answer = requests.get(service.url + path, params=query, timeout=10)
+        check(shown, "get", answer)
+        return answer
+
+    with Origin() as origin:
+        url = origin.serve("/file", b"body")
+        submitted = requests.post(f"{service.url}/submit", data={"url": url, "email": "ann@localhost"}, timeout=10)
+        check("/submit", "post", submitted)
+        done, missing = submitted.json()["id"], service.submit(origin.url("/missing"))
+        assert service.result(done)["status"] == "done"
+        assert service.result(missing)["status"] == "failed"
+        waiting = service.submit(origin.serve("/slow", lambda peer: origin.gate().wait(30)))
+        assert [get("/check", "/check", id=job).status_code for job in (done, missing, waiting)] == [200, 424, 202]
+        for job in (done, missing, waiting, "nothing"):
+            get(f"/jobs/{job}", "/jobs/{id}")
+        for expected in (200, 409):
+            canceled = requests.delete(f"{service.url}/jobs/{waiting}", timeout=10)
+            assert canceled.status_code == expected
+            check("/jobs/{id}", "delete", canceled)
+    for path in ("/healthz", "/readyz", "/check"):
+        get(path, path)
+    for data in ({}, {"url": "http://127.1/"}, {"url": b"a" * 70_000}):
+        check("/submit", "post", requests.post(f"{service.url}/submit", data=data, timeout=10))
