@@ -10,8 +10,8 @@ from md5light.database import Database, Transaction
 from md5light.errors import Failure, PermanentFailure
 from md5light.job import Mail
 
-#: seconds before a mail's second attempt; they double
-FIRST_RETRY_SECONDS = 30.0
+#: a mail waits so many times longer than a job: with the defaults, ten attempts outlast three hours without a server
+PATIENCE = 3
 
 OWE = """
     insert into outbox (job_id, recipient, due_at, created_at) values (:job_id, :recipient, :now, :now)
@@ -48,15 +48,23 @@ def owe(transaction: Transaction, job_id: str, recipient: str) -> None:
 class Outbox:
     """Owed mails, claimed with lease and token as jobs are, and settled under the same fence."""
 
-    def __init__(self, database: Database, *, lease_seconds: float, max_attempts: int) -> None:
+    def __init__(
+        self, database: Database, *, lease_seconds: float, max_attempts: int, retry_seconds: float
+    ) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
+        self._retry_seconds = retry_seconds
 
     @classmethod
     def configured(cls, database: Database, config: Config) -> Outbox:
         """Make the outbox that `config` describes."""
-        return cls(database, lease_seconds=config.queue.lease_seconds, max_attempts=config.smtp.max_attempts)
+        return cls(
+            database,
+            lease_seconds=config.queue.lease_seconds,
+            max_attempts=config.smtp.max_attempts,
+            retry_seconds=PATIENCE * config.queue.retry_seconds,
+        )
 
     def claim(self, worker: str) -> Mail | None:
         """Take the mail that has been due longest, None when none is due; counts as an attempt."""
@@ -89,9 +97,8 @@ class Outbox:
         """Note a failed attempt: the mail is due again after a back-off, or given up."""
         if isinstance(failure, PermanentFailure) or mail.attempts >= self._max_attempts:
             return self._settle(mail, "failed", failure=failure)
-        return self._settle(
-            mail, "waiting", wait_seconds=backoff_seconds(mail.attempts, FIRST_RETRY_SECONDS), failure=failure
-        )
+        wait_seconds = backoff_seconds(mail.attempts, self._retry_seconds)
+        return self._settle(mail, "waiting", wait_seconds=wait_seconds, failure=failure)
 
     def release(self, mail: Mail) -> bool:
         """Give the mail back untried."""

@@ -63,4 +63,4 @@ def queue(make_queue: MakeQueue) -> Queue:
 
 @pytest.fixture
 def outbox(database: Database) -> Outbox:
-    return Outbox(database, lease_seconds=60, max_attempts=3)
+    return Outbox(database, lease_seconds=60, max_attempts=3, retry_seconds=30)
