@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from md5light import totals
 from md5light.backoff import backoff_seconds
 from md5light.config import Config
 from md5light.database import Database, Transaction
@@ -48,9 +49,7 @@ def owe(transaction: Transaction, job_id: str, recipient: str) -> None:
 class Outbox:
     """Owed mails, claimed with lease and token as jobs are, and settled under the same fence."""
 
-    def __init__(
-        self, database: Database, *, lease_seconds: float, max_attempts: int, retry_seconds: float
-    ) -> None:
+    def __init__(self, database: Database, *, lease_seconds: float, max_attempts: int, retry_seconds: float) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
@@ -130,6 +129,8 @@ class Outbox:
                 error_code=failure and failure.code,
                 error_message=failure and failure.message,
             )
+            if changed and status != "waiting":
+                totals.add(transaction, mail.job_id, ("mails", status, 1))
             return changed == 1
 
         return self._database.write(work)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from md5light import outbox
+from md5light import outbox, totals
 from md5light.backoff import backoff_seconds
 from md5light.config import Config
 from md5light.database import Database, Row, Transaction
@@ -216,6 +216,7 @@ class Queue:
             row = transaction.one(GET, id=job_id)
             canceled = row is not None and transaction.run(CANCEL, id=job_id) == 1
             if row and canceled:
+                totals.add(transaction, job_id, ("finished", "canceled", 1))
                 self._admit(transaction, row["host"])
             return canceled
 
@@ -373,8 +374,12 @@ class Queue:
         )
         if not stored:
             return "lost"
-        if status != "queued" and job.email:
-            outbox.owe(transaction, job.id, job.email)
+        if status != "queued":
+            code = failure.code if failure else ""
+            seconds = now - job.created_at
+            totals.add_finished(transaction, job.id, status, code, values["size"] or 0, seconds)
+            if job.email:
+                outbox.owe(transaction, job.id, job.email)
         return status
 
     def _write_settled(

@@ -20,6 +20,7 @@ from md5light.errors import Md5lightError
 from md5light.logs import Log
 from md5light.queue import Queue
 from md5light.signals import StopSignals
+from md5light.totals import Totals
 from md5light.web import make_app
 
 log = Log(__name__)
@@ -83,7 +84,7 @@ def serve(config: Config) -> bool:
     sockets = _listen(config.server.host, config.server.port)
     loop: dict[int, Any] = {}
     server = waitress.create_server(
-        make_app(Queue.configured(database, config), config),
+        make_app(Queue.configured(database, config), Totals(database), config),
         map=loop,
         sockets=sockets,
         threads=config.server.threads,

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import bottle
 
-from md5light import urls
+from md5light import metrics, urls
 from md5light.answers import ERRORS, answer, error, error_body, not_found, try_later, unreadable
 from md5light.config import Config
 from md5light.errors import DatabaseUnavailable, Refused
@@ -22,6 +22,7 @@ from md5light.logs import Log
 from md5light.mail import check_address
 from md5light.middleware import WSGI, observed
 from md5light.queue import Queue, QueueFull, TooMany
+from md5light.totals import Totals
 
 log = Log(__name__)
 
@@ -32,17 +33,18 @@ OPENAPI = Path(__file__).with_name("openapi.json")
 LONGEST_POLL_SECONDS = 60
 
 
-def make_app(queue: Queue, config: Config) -> WSGI:
-    """Make the WSGI application that answers from `queue`."""
+def make_app(queue: Queue, totals: Totals, config: Config) -> WSGI:
+    """Make the WSGI application that answers from `queue` and `totals`."""
     app = _JSONErrors()
     app.catchall = False  # what goes wrong is logged and answered by the layer around
-    api = _API(queue, config)
+    api = _API(queue, totals, config)
     app.route("/submit", "POST", api.submit)
     app.route("/check", "GET", api.check)
     app.route("/jobs/<job_id>", "GET", api.show)
     app.route("/jobs/<job_id>", "DELETE", api.cancel)
     app.route("/healthz", "GET", api.health)
     app.route("/readyz", "GET", api.readiness)
+    app.route("/metrics", "GET", api.metrics)
     app.route("/openapi.json", "GET", api.openapi)
     return observed(app)
 
@@ -59,8 +61,9 @@ class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
 class _API:
     """One method a route."""
 
-    def __init__(self, queue: Queue, config: Config) -> None:
+    def __init__(self, queue: Queue, totals: Totals, config: Config) -> None:
         self._queue = queue
+        self._totals = totals
         self._guard = Guard(config.download)
         self._local_domains = config.smtp.local_domains or not config.smtp.host
 
@@ -130,9 +133,17 @@ class _API:
     def readiness(self) -> bottle.HTTPResponse:
         try:
             self._queue.probe()
+            last_sign = self._totals.snapshot().last_sign_seconds
         except DatabaseUnavailable as reason:
             return unreadable(reason)
-        return answer(200, {"status": "ready"})
+        return answer(200, {"last_worker_sign_seconds": last_sign, "status": "ready"})
+
+    def metrics(self) -> bottle.HTTPResponse:
+        try:
+            text = metrics.render(self._totals.snapshot())
+        except DatabaseUnavailable as reason:
+            return unreadable(reason)
+        return bottle.HTTPResponse(text, 200, {"Content-Type": metrics.CONTENT_TYPE})
 
 
 def describe(job: Job) -> dict[str, object]:

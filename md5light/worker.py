@@ -21,6 +21,7 @@ from md5light.mail import Mailer, Report, compose
 from md5light.outbox import Outbox
 from md5light.queue import Progress, Queue
 from md5light.signals import StopSignals
+from md5light.totals import Totals
 
 log = Log(__name__)
 
@@ -34,6 +35,9 @@ BEAT_SECONDS = 1.0
 
 #: seconds between two looks for jobs to be removed; while there are any, some go at each beat
 PURGE_SECONDS = 60.0
+
+#: seconds between two signs of life
+SIGN_SECONDS = 10.0
 
 #: seconds that a stopping worker waits for threads whose work it has just cut short
 CUT_SHORT_SECONDS = 10.0
@@ -63,6 +67,7 @@ class Worker:
         self._database = open_database(config.queue.database, durable=False)
         self._queue = Queue.configured(self._database, config)
         self._outbox = Outbox.configured(self._database, config)
+        self._totals = Totals(self._database)
         self._downloader = Downloader(config.download, connections=config.worker.threads)
         self._mailer = Mailer(config.smtp)
         self._stopping = False
@@ -99,6 +104,8 @@ class Worker:
         _join(working, CUT_SHORT_SECONDS)
         self._ended.set()
         beating.join()
+        with self._outage_logged():
+            self._totals.sign_off(self.name)
 
     def close(self) -> None:
         """Let go of connections and database; no thread may be working."""
@@ -232,10 +239,13 @@ class Worker:
             self._outbox.renew(mail)
 
     def _beat_until_ended(self) -> None:
-        purge_at = 0.0
+        purge_at = sign_at = 0.0
         while not self._ended.wait(BEAT_SECONDS):
             with self._outage_logged():
                 self.beat()
+                if time.monotonic() >= sign_at:
+                    self._totals.sign(self.name)
+                    sign_at = time.monotonic() + SIGN_SECONDS
                 if self._config.queue.retention_days and time.monotonic() >= purge_at:
                     purged = self._queue.purge(self._config.queue.retention_days * 86400)
                     purge_at = time.monotonic() + (0 if purged else PURGE_SECONDS)

@@ -65,3 +65,18 @@ create table probe (
     id bigint primary key,
     probed_at double precision not null
 );
+
+-- What has happened so far, for the metrics.
+create table totals (
+    metric text not null,
+    label text not null,
+    shard bigint not null,
+    value double precision not null,
+    primary key (metric, label, shard)
+);
+
+-- Workers that run, by their latest sign of life.
+create table workers (
+    name text primary key,
+    seen_at double precision not null
+);
