@@ -70,7 +70,7 @@ def add_finished(transaction: Transaction, key: str, status: str, code: str, siz
 class Snapshot:
     """The state of the service at one moment."""
 
-    #: how many jobs have each unfinished status
+    #: how many jobs have each unfinished status, where there are any
     unfinished: dict[str, int]
     #: how long the longest-waiting job has waited; 0 without any
     oldest_waiting_seconds: float
@@ -112,9 +112,7 @@ def _snapshot(transaction: Transaction) -> Snapshot:
     (workers,) = transaction.all(WORKERS, since=now - ALIVE_SECONDS)
     (waiting,) = transaction.all(MAILS_WAITING)
     return Snapshot(
-        unfinished={
-            status: unfinished[status]["jobs"] if status in unfinished else 0 for status in ("queued", "running")
-        },
+        unfinished={status: row["jobs"] for status, row in unfinished.items()},
         oldest_waiting_seconds=max(0.0, now - oldest),
         mails_waiting=waiting["mails"],
         workers_alive=workers["alive"],
