@@ -17,6 +17,8 @@ from tests.origin import Origin
 from tests.service import Service, running
 from tests.waiting import wait_until
 
+MONITORING = Path(__file__).parent.parent / "scripts" / "monitoring"
+
 
 def samples(service: Service) -> dict[str, float]:
     """Read the samples, by their name and labels as they are written."""
@@ -90,3 +92,16 @@ def test_the_oldest_waiting_job_has_its_age(database: Database, queue: Queue, cl
     read = parsed(render(Totals(database).snapshot()))
     assert read["md5light_oldest_waiting_seconds"] == seconds
     assert read["md5light_jobs{status=queued}"] == 2
+
+
+@pytest.mark.parametrize("file", ["alerts.yml", "dashboard.json"])
+def test_dashboard_and_alerts_ask_for_metrics_that_exist(database: Database, file: str) -> None:
+    asked = set(re.findall(r"md5light_\w+", (MONITORING / file).read_text(encoding="utf-8")))
+    read = render(Totals(database).snapshot())
+    assert asked
+    assert [name for name in asked if f"\n{name}{{" not in read and f"\n{name} " not in read] == []
+
+
+def test_the_dashboard_is_json() -> None:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
