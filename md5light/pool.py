@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -18,6 +20,7 @@ from md5light.config import Config
 from md5light.database import open_database
 from md5light.errors import DatabaseError
 from md5light.logs import Log
+from md5light.notify import Watchdog, notify, stopping
 from md5light.outbox import Outbox
 from md5light.queue import Queue
 from md5light.signals import StopSignals
@@ -33,6 +36,9 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 #: how long past its time a stopping worker is waited for before it is killed
 PATIENCE_SECONDS = CUT_SHORT_SECONDS + 5
+
+#: how long it may take to kill the workers that are left then, and to give their claims back
+KILLING_SECONDS = 5.0
 
 STOP = {signal.SIGTERM, signal.SIGINT}
 
@@ -60,6 +66,9 @@ class Pool:
         open_database(config.queue.database, durable=False).close()  # says now what is wrong with it
         self._listener = Listener(Path(config.queue.database))
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
+        #: a worker writes a byte here when it begins to work
+        self._begun_read, self._begun_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._begun = 0
 
     def run(self) -> bool:
         """Work until told to stop, with `burst` until nothing is due; True when it ended in good order.
@@ -71,9 +80,12 @@ class Pool:
         log.info("pool_started", processes=len(self._children), threads=self._config.worker.threads)
         gc.collect()
         gc.freeze()  # the children share these pages for as long as no collection touches them
+        watchdog = Watchdog()
         while not signals.count and self._supervise():
-            signals.wait(self._seconds_to_next_start(), *self._sentinels())
-        in_order = self._stop(signals)
+            self._tell_when_ready()
+            timeout = min(self._seconds_to_next_start(), watchdog.beat())
+            signals.wait(timeout, self._begun_read, *self._sentinels())
+        in_order = self._stop(signals, watchdog)
         self._listener.close()
         log.info("pool_stopped")
         return in_order
@@ -86,6 +98,13 @@ class Pool:
             if child.start_at is not None and child.start_at <= time.monotonic():
                 self._start(child)
         return any(child.process or child.start_at is not None for child in self._children)
+
+    def _tell_when_ready(self) -> None:
+        """Tell the service manager that every place is filled by a worker that has opened its database."""
+        with contextlib.suppress(BlockingIOError):
+            self._begun += len(os.read(self._begun_read, 64))
+            if self._begun >= len(self._children):
+                notify("READY=1", f"STATUS=working in {len(self._children)} processes")
 
     def _start(self, child: _Child) -> None:
         child.name = f"{self._name}-{child.number}-{uuid.uuid4().hex[:4]}"
@@ -106,6 +125,7 @@ class Pool:
         except DatabaseError as error:
             log.error("worker_not_started", worker=name, reason=error)
             raise SystemExit(1) from None
+        os.write(self._begun_write, b"\0")
         worker.run(signals, self._alive_read)
         worker.close()
 
@@ -139,35 +159,40 @@ class Pool:
         finally:
             database.close()
 
-    def _stop(self, signals: StopSignals) -> bool:
+    def _stop(self, signals: StopSignals, watchdog: Watchdog) -> bool:
         living = [child for child in self._children if child.process]
         for child in living:
             self._signal(child, signal.SIGTERM)
         deadline = time.monotonic() + self._config.worker.shutdown_seconds + PATIENCE_SECONDS
-        while signals.count < 2 and any(_is_alive(child) for child in living) and time.monotonic() < deadline:
-            signals.wait(deadline - time.monotonic(), *self._sentinels())
-        in_order = True
+        while living and signals.count < 2 and time.monotonic() < deadline:
+            signals.wait(deadline - time.monotonic(), *_sentinels(living))
+            living = [child for child in living if _is_alive(child)]
+        return self._end(living)
+
+    def _end(self, living: list[_Child]) -> bool:
+        """Kill whoever is still alive and give back what the dead had claimed; True when nobody had to be killed."""
         for child in living:
-            if _is_alive(child):
-                self._signal(child, signal.SIGKILL)
-                in_order = False
+            self._signal(child, signal.SIGKILL)
+        for child in self._children:
             if child.process:
                 child.process.join()
                 if child.process.exitcode:
                     self._free(child.name)
-        return in_order
+        return not living
 
     def _signal(self, child: _Child, number: signal.Signals) -> None:
         if child.process and child.process.pid and child.process.is_alive():
             os.kill(child.process.pid, number)
 
-    def _sentinels(self) -> list[int]:
-        return [child.process.sentinel for child in self._children if child.process and child.process.is_alive()]
-
-    def _seconds_to_next_start(self) -> float | None:
+    def _seconds_to_next_start(self) -> float:
         starts = [child.start_at for child in self._children if child.start_at is not None]
-        return max(0.0, min(starts) - time.monotonic()) if starts else None
+        return max(0.0, min(starts, default=math.inf) - time.monotonic())
 
 
 def _is_alive(child: _Child) -> bool:
     return child.process is not None and child.process.is_alive()
+
+
+def _sentinels(children: list[_Child]) -> list[int]:
+    """Return what becomes readable when one of them ends; it stays so, so that no end is missed."""
+    return [child.process.sentinel for child in children if child.process]

@@ -18,6 +18,7 @@ from md5light.config import Config, http_url
 from md5light.database import open_database
 from md5light.errors import Md5lightError
 from md5light.logs import Log
+from md5light.notify import Watchdog, notify, passed_sockets, stopping
 from md5light.queue import Queue
 from md5light.signals import StopSignals
 from md5light.totals import Totals
@@ -27,6 +28,9 @@ log = Log(__name__)
 
 #: seconds that a stopping server gives running requests to be answered
 STOP_SECONDS = 20.0
+
+#: seconds that waitress gives its threads after that
+DISPATCHER_SECONDS = 5.0
 
 #: connections that may wait to be accepted
 BACKLOG = 1024
@@ -81,7 +85,7 @@ def serve(config: Config) -> bool:
     """
     signals = StopSignals(*StopSignals.BOTH)
     database = open_database(config.queue.database, durable=True)
-    sockets = _listen(config.server.host, config.server.port)
+    sockets = _passed() or _listen(config.server.host, config.server.port)
     loop: dict[int, Any] = {}
     server = waitress.create_server(
         make_app(Queue.configured(database, config), Totals(database), config),
@@ -99,9 +103,13 @@ def serve(config: Config) -> bool:
     for listener in listeners:
         listener.channel_class = _Channel
     _Waker(signals, loop)
-    log.info("listening", url=http_url(*sockets[0].getsockname()[:2]))
+    url = http_url(*sockets[0].getsockname()[:2])
+    log.info("listening", url=url)
+    notify("READY=1", f"STATUS=listening on {url}")
+    watchdog = Watchdog()
     while not signals.count:
-        wasyncore.loop(timeout=30, use_poll=True, map=loop, count=1)
+        wasyncore.loop(timeout=watchdog.beat(), use_poll=True, map=loop, count=1)
+    stopping(STOP_SECONDS + DISPATCHER_SECONDS)
     in_order = _finish(signals, loop, listeners)
     server.task_dispatcher.shutdown()
     database.close()
@@ -128,6 +136,14 @@ def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGI
 
 def _is_busy(entry: object) -> bool:
     return isinstance(entry, HTTPChannel) and bool(entry.requests or entry.total_outbufs_len)
+
+
+def _passed() -> list[socket.socket]:
+    """Return the sockets that a service manager listens on for us, if one does."""
+    sockets = passed_sockets()
+    if any(passed.family not in (socket.AF_INET, socket.AF_INET6) for passed in sockets):
+        raise ListenError("can't listen on the socket that was passed: it is not one of TCP")
+    return sockets
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

@@ -1,0 +1,60 @@
+"""What a service manager is told and hands over, in a few lines. Where there is none, all of it does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+
+#: seconds between two beats of a main loop when no watchdog waits for them
+QUIET_SECONDS = 30.0
+
+#: the first descriptor that is handed over (SD_LISTEN_FDS_START)
+FIRST_PASSED = 3
+
+
+def notify(*assignments: str) -> None:
+    """Tell the service manager `assignments` such as READY=1, in one message (sd_notify(3)); never fails."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address.startswith("@"):  # a name in the abstract namespace (unix(7))
+        address = "\0" + address[1:]
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto("\n".join(assignments).encode(), address)
+
+
+def stopping(seconds: float) -> None:
+    """Tell that a stop has begun and may take `seconds`, more than the unit's TimeoutStopSec= if need be."""
+    notify("STOPPING=1")
+    notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")  # counts only once the manager knows of the stop
+
+
+def passed_sockets() -> list[socket.socket]:
+    """Return the sockets that the service manager listens on in our place, if it does (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    end = FIRST_PASSED + int(os.environ.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=descriptor) for descriptor in range(FIRST_PASSED, end)]
+
+
+class Watchdog:
+    """Proves to the service manager that a main loop lives (sd_watchdog_enabled(3)).
+
+    The loop calls `beat` at every turn and sleeps no longer than that says. When the loop hangs, the beats end, and
+    the manager starts the service anew.
+    """
+
+    def __init__(self) -> None:
+        meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        allowed = os.environ.get("WATCHDOG_USEC") if meant else None
+        self._pause = int(allowed) / 2e6 if allowed else QUIET_SECONDS
+        self._due_at = 0.0
+
+    def beat(self) -> float:
+        """Send a sign of life if one is due; returns the seconds to the next."""
+        now = time.monotonic()
+        if now >= self._due_at:
+            notify("WATCHDOG=1")
+            self._due_at = now + self._pause
+        return self._due_at - now
