@@ -84,7 +84,7 @@ class Pool:
         while not signals.count and self._supervise():
             self._tell_when_ready()
             timeout = min(self._seconds_to_next_start(), watchdog.beat())
-            signals.wait(timeout, self._begun_read, *self._sentinels())
+            signals.wait(timeout, self._begun_read, *_sentinels(self._children))
         in_order = self._stop(signals, watchdog)
         self._listener.close()
         log.info("pool_stopped")
@@ -163,9 +163,11 @@ class Pool:
         living = [child for child in self._children if child.process]
         for child in living:
             self._signal(child, signal.SIGTERM)
-        deadline = time.monotonic() + self._config.worker.shutdown_seconds + PATIENCE_SECONDS
+        patience = self._config.worker.shutdown_seconds + PATIENCE_SECONDS
+        stopping(patience + KILLING_SECONDS)
+        deadline = time.monotonic() + patience
         while living and signals.count < 2 and time.monotonic() < deadline:
-            signals.wait(deadline - time.monotonic(), *_sentinels(living))
+            signals.wait(min(deadline - time.monotonic(), watchdog.beat()), *_sentinels(living))
             living = [child for child in living if _is_alive(child)]
         return self._end(living)
 
