@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,9 @@ from md5light.errors import ConfigError, Md5lightError
 
 #: EX_CONFIG of sysexits.h
 EXIT_CONFIG = 78
+
+#: what a shell says of a command that SIGINT has ended
+EXIT_INTERRUPTED = 130
 
 
 def server() -> None:
@@ -109,10 +113,18 @@ def _run(
             changed = dataclasses.replace(getattr(loaded, section), **given)
             loaded = dataclasses.replace(loaded, **{section: changed})
         logs.setup(loaded.log, verbose=arguments.verbose)
-        sys.exit(0 if run(loaded) else 1)
+        succeeded = run(loaded)
+        print(end="", flush=True)  # what can't be written is told here
+        sys.exit(0 if succeeded else 1)
     except ConfigError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
-    except Md5lightError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+    except (Md5lightError, OSError) as error:
+        if isinstance(error, OSError):
+            # Standard output that takes no more: what is left of it shall not fail once more at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):  # as `| head` makes it: nobody reads on
+            print(f"{parser.prog}: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
