@@ -167,7 +167,8 @@ class Pool:
         stopping(patience + KILLING_SECONDS)
         deadline = time.monotonic() + patience
         while living and signals.count < 2 and time.monotonic() < deadline:
-            signals.wait(min(deadline - time.monotonic(), watchdog.beat()), *_sentinels(living))
+            timeout = max(0.0, min(deadline - time.monotonic(), watchdog.beat()))
+            signals.wait(timeout, *_sentinels(living))
             living = [child for child in living if _is_alive(child)]
         return self._end(living)
 
