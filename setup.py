@@ -26,6 +26,8 @@ setup(
         "requests>=2.32.2,<3",
         # requests' engine, named because the guard makes its connections: a change there must be met by tests.
         "urllib3>=2.2,<3",
+        # Names outside ASCII, in the URLs that /submit takes; requests brings it along.
+        "idna>=3.4,<4",
         # Whether something is a mail address, internationalised domains included, is not for us to decide anew.
         "email-validator>=2.1,<3",
     ],

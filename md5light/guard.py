@@ -105,17 +105,14 @@ class Guard:
         return address is None or self.allows(address)
 
     def _look_up(self, url: URL) -> list[AddressInfo]:
+        # Always worth another attempt: a name that does not exist now may be one whose zone is being mended.
         try:
             found = list(self._resolve(url.host, url.port, type=socket.SOCK_STREAM))
-        except socket.gaierror as error:
-            if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-                raise PermanentFailure("name_not_found", "The host's name does not exist.") from None
-            raise TemporaryFailure("name_not_found", "The host's name could not be looked up.") from None
         except (OSError, UnicodeError):
-            raise TemporaryFailure("name_not_found", "The host's name could not be looked up.") from None
+            raise TemporaryFailure("name_not_found", "The host's name could not be found.") from None
         internet = [info for info in found if info[0] in (socket.AF_INET, socket.AF_INET6)]
         if not internet:
-            raise PermanentFailure("name_not_found", "The host's name has no address.")
+            raise TemporaryFailure("name_not_found", "The host's name has no address.")
         return internet
 
 
