@@ -60,21 +60,26 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(_fields(record), separators=(",", ":"), default=str)  # ASCII: right in every locale
 
 
+class _JournalFormatter(logging.Formatter):
+    """Begins each line of `formatter` with its priority, for systemd's journal."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{PRIORITIES[record.levelname.lower()]}>{self._formatter.format(record)}"
+
+
 def setup(config: LogConfig, *, verbose: bool = False) -> None:
     """Send the log to standard error in the configured form; `verbose` overrides the level with debug."""
-    handler = _JournalHandler(sys.stderr) if _is_journal(sys.stderr) else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONFormatter() if config.format == "json" else TextFormatter())
+    formatter = JSONFormatter() if config.format == "json" else TextFormatter()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JournalFormatter(formatter) if _is_journal(sys.stderr) else formatter)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # of the libraries only what is worth a look
     logging.getLogger("md5light").setLevel("DEBUG" if verbose else config.level.upper())
-
-
-class _JournalHandler(logging.StreamHandler[TextIO]):
-    """Begins each line with its priority, for systemd's journal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"<{PRIORITIES[record.levelname.lower()]}>{super().format(record)}"
 
 
 def _is_journal(stream: TextIO) -> bool:
@@ -82,7 +87,10 @@ def _is_journal(stream: TextIO) -> bool:
     named = os.environ.get("JOURNAL_STREAM")
     if not named:
         return False
-    status = os.fstat(stream.fileno())
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:  # no file at all, as where tests catch it
+        return False
     return named == f"{status.st_dev}:{status.st_ino}"
 
 
