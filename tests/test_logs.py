@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +138,53 @@ def test_a_second_setup_replaces_the_first(capsys: pytest.CaptureFixture[str]) -
     logs.setup(LogConfig(format="json"))
     log.info("once")
     assert json.loads(written(capsys))["event"] == "once"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_in_the_journal_each_line_begins_with_its_priority(form: str, tmp_path: Path) -> None:
+    script = """
+import os, sys
+from md5light import logs
+from md5light.config import LogConfig
+journal = open(sys.argv[2], "w")
+status = os.fstat(journal.fileno())
+os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+
+def log_to(stream):
+    sys.stderr = stream
+    logs.setup(LogConfig(level="debug", format=sys.argv[1]))
+    log = logs.Log("md5light")
+    for write in (log.debug, log.info, log.warning, log.error):
+        write("happened")
+
+log_to(journal)
+log_to(sys.stdout)
+"""
+    with Child(script, form, tmp_path / "journal") as child:
+        assert child.end() == 0
+        lines = (tmp_path / "journal").read_text().splitlines()
+        assert [line[:3] for line in lines] == ["<7>", "<6>", "<4>", "<3>"]
+        elsewhere = [child.line() for _ in range(4)]
+    assert {line[0] for line in elsewhere} == {"t" if form == "text" else "{"}
+
+
+def test_the_journal_is_told_from_a_stream_that_is_no_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    logs.setup(LogConfig())
+    log.info("once")
+    assert written(capsys).startswith("time=")
+
+
+def test_lines_of_a_request_tell_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.setup(LogConfig())
+    token = logs.request_id.set("7f3a")
+    log.info("submitted", job="0e4f")
+    logs.request_id.reset(token)
+    assert written(capsys).endswith(" event=submitted job=0e4f request=7f3a")
+    log.info("later")
+    assert written(capsys).endswith(" event=later")
 
 
 def test_json_stays_json_where_standard_error_is_not_utf_8() -> None:
