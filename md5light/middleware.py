@@ -1,4 +1,4 @@
-"""What every answer goes through: a request's id, the access log, security headers, and the last resort."""
+"""What every request goes through: whose it is, its id, the access log, security headers, and the last resort."""
 
 from __future__ import annotations
 
@@ -19,12 +19,31 @@ WSGI = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 #: what is taken over as a request's id from a client or a proxy
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+#: an address with its port, as some proxies write it; an IPv6 address in brackets
+ADDRESS_AND_PORT = re.compile(r"\[(.+)\](?::\d+)?|([^:]+):\d+")
+
 #: for whatever an answer does not say otherwise
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def behind(proxy: str, app: WSGI) -> WSGI:
+    """Wrap `app` so that a request that comes through `proxy` has the address of its client.
+
+    That is the last entry of X-Forwarded-For, the proxy's own; what stands before it came with the request.
+    """
+
+    def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        named = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
+        if named and environ["REMOTE_ADDR"] == proxy:
+            match = ADDRESS_AND_PORT.fullmatch(named)
+            environ["REMOTE_ADDR"] = (match[1] or match[2]) if match else named
+        return app(environ, start_response)
+
+    return serve
 
 
 def observed(app: WSGI) -> WSGI:

@@ -96,8 +96,7 @@ def serve(config: Config) -> bool:
         max_request_body_size=MAX_BODY_BYTES,
         asyncore_use_poll=True,
         ident=None,
-        clear_untrusted_proxy_headers=True,
-        **_trusted(config.server.trusted_proxy),
+        clear_untrusted_proxy_headers=False,  # trusted_proxy decides about them
     )
     listeners = [entry for entry in list(loop.values()) if isinstance(entry, BaseWSGIServer)]
     for listener in listeners:
@@ -115,11 +114,6 @@ def serve(config: Config) -> bool:
     database.close()
     log.info("stopped")
     return in_order
-
-
-def _trusted(proxy: str) -> dict[str, Any]:
-    """Tell waitress whose X-Forwarded-For names the client."""
-    return {"trusted_proxy": proxy, "trusted_proxy_headers": {"x-forwarded-for"}} if proxy else {}
 
 
 def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGIServer]) -> bool:

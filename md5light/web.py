@@ -20,7 +20,7 @@ from md5light.guard import Guard
 from md5light.job import Job
 from md5light.logs import Log
 from md5light.mail import check_address
-from md5light.middleware import WSGI, observed
+from md5light.middleware import WSGI, behind, observed
 from md5light.queue import Queue, QueueFull, TooMany
 from md5light.totals import Totals
 
@@ -46,7 +46,7 @@ def make_app(queue: Queue, totals: Totals, config: Config) -> WSGI:
     app.route("/readyz", "GET", api.readiness)
     app.route("/metrics", "GET", api.metrics)
     app.route("/openapi.json", "GET", api.openapi)
-    return observed(app)
+    return behind(config.server.trusted_proxy, observed(app))
 
 
 class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
@@ -75,7 +75,7 @@ class _API:
             self._guard.check_literal(url)
             email = _single(fields, "email")
             recipient = check_address(email, local_domains=self._local_domains) if email else None
-            job_id = self._queue.submit(text, url.host, recipient, _client(bottle.request.remote_addr))
+            job_id = self._queue.submit(text, url.host, recipient, _client(bottle.request.environ["REMOTE_ADDR"]))
         except Refused as refused:
             return error(400, refused.code, refused.message)
         except TooMany as refused:
@@ -208,10 +208,10 @@ def _json_fields(body: bytes) -> list[tuple[str, str]]:
     return [(key, value) for key, value in fields if isinstance(value, str)]
 
 
-def _client(address: str | None) -> str | None:
+def _client(address: str) -> str:
     """Tell whom a submission counts for: an IPv4 address, or the /64 of an IPv6 one, which is one customer's."""
     try:
-        parsed = ipaddress.ip_address(address or "")
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
     if parsed.version == 4:
