@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from md5light import totals
 from md5light.backoff import backoff_seconds
@@ -40,6 +41,8 @@ SETTLE = """
 
 FREE = "update outbox set due_at = :now, token = null, worker = null where worker = :worker"
 
+LOST = PermanentFailure("worker_lost", "Each worker that took this mail ended before it was sent.")
+
 
 def owe(transaction: Transaction, job_id: str, recipient: str) -> None:
     """Note within `transaction` that `recipient` is to be told how the job ended."""
@@ -70,14 +73,7 @@ class Outbox:
         if not self._database.read(lambda transaction: transaction.one(DUE)):
             return None  # found without the write lock: this is asked far more often than there are mails
 
-        def work(transaction: Transaction) -> Mail | None:
-            token = str(uuid.uuid4())
-            lease_end = transaction.now() + self._lease_seconds
-            row = transaction.one(CLAIM, token=token, worker=worker, lease_end=lease_end)
-            job = row and transaction.one(JOB, job_id=row["job_id"])
-            return Mail(**row, **job, token=token, max_attempts=self._max_attempts) if row and job else None
-
-        return self._database.write(work)
+        return self._database.write(lambda transaction: self._claim(transaction, worker))
 
     def renew(self, mail: Mail) -> bool:
         """Put off the end of the lease; False when the mail is no longer this worker's."""
@@ -107,8 +103,25 @@ class Outbox:
         """Make the mails of a worker that died due at once."""
         return self._database.write(lambda transaction: transaction.run(FREE, worker=worker))
 
-    def _settle(
+    def _settle(self, mail: Mail, status: str, **how: Any) -> bool:
+        return self._database.write(lambda transaction: self._write_settled(transaction, mail, status, **how))
+
+    # --- within a transaction ------------------------------------------------------------------------------
+
+    def _claim(self, transaction: Transaction, worker: str) -> Mail | None:
+        token = str(uuid.uuid4())
+        lease_end = transaction.now() + self._lease_seconds
+        while row := transaction.one(CLAIM, token=token, worker=worker, lease_end=lease_end):
+            (job,) = transaction.all(JOB, job_id=row["job_id"])
+            mail = Mail(**row, **job, token=token, max_attempts=self._max_attempts)
+            if mail.attempts <= mail.max_attempts:
+                return mail
+            self._write_settled(transaction, mail, "failed", untried=1, failure=LOST)
+        return None
+
+    def _write_settled(
         self,
+        transaction: Transaction,
         mail: Mail,
         status: str,
         *,
@@ -116,21 +129,19 @@ class Outbox:
         untried: int = 0,
         failure: Failure | None = None,
     ) -> bool:
-        def work(transaction: Transaction) -> bool:
-            now = transaction.now()
-            changed = transaction.run(
-                SETTLE,
-                job_id=mail.job_id,
-                token=mail.token,
-                status=status,
-                due_at=None if wait_seconds is None else now + wait_seconds,
-                finished_at=now if wait_seconds is None else None,
-                untried=untried,
-                error_code=failure and failure.code,
-                error_message=failure and failure.message,
-            )
-            if changed and status != "waiting":
-                totals.add(transaction, mail.job_id, ("mails", status, 1))
-            return changed == 1
-
-        return self._database.write(work)
+        """Write under the fence that a claim has ended."""
+        now = transaction.now()
+        changed = transaction.run(
+            SETTLE,
+            job_id=mail.job_id,
+            token=mail.token,
+            status=status,
+            due_at=None if wait_seconds is None else now + wait_seconds,
+            finished_at=now if wait_seconds is None else None,
+            untried=untried,
+            error_code=failure and failure.code,
+            error_message=failure and failure.message,
+        )
+        if changed and status != "waiting":
+            totals.add(transaction, mail.job_id, ("mails", status, 1))
+        return changed == 1

@@ -204,12 +204,17 @@ class Worker:
         except Stopped:
             self._persist(lambda: self._outbox.release(mail))
         except Failure as failure:
-            error = failure
-            self._persist(lambda: self._outbox.failed(mail, error))
-            log.warning("mail_failed", job=mail.job_id, attempt=mail.attempts, code=error.code, reason=error.message)
+            self._undelivered(mail, failure)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours; in its own words there may be the address
+            problem = f"md5light could not send the mail: {type(error).__name__}."
+            self._undelivered(mail, TemporaryFailure("internal_error", problem))
         else:
             self._persist(lambda: self._outbox.sent(mail))
             log.info("mailed", job=mail.job_id)
+
+    def _undelivered(self, mail: Mail, failure: Failure) -> None:
+        self._persist(lambda: self._outbox.failed(mail, failure))
+        log.warning("mail_failed", job=mail.job_id, attempt=mail.attempts, code=failure.code, reason=failure.message)
 
     def _compose(self, mail: Mail) -> EmailMessage:
         report = Report(

@@ -91,6 +91,14 @@ def test_a_dead_workers_mail_is_freed_at_once(outbox: Outbox, job_id: str) -> No
     assert claim(outbox, "w2").attempts == 2
 
 
+def test_a_mail_that_kills_its_workers_is_given_up(outbox: Outbox, queue: Queue, job_id: str) -> None:
+    for attempt in (1, 2, 3):
+        assert claim(outbox).attempts == attempt
+        outbox.free("w1")
+    assert outbox.claim("w2") is None
+    assert mail_of(queue, job_id) == "failed"
+
+
 def test_a_mail_given_back_was_not_tried(outbox: Outbox, job_id: str) -> None:
     assert outbox.release(claim(outbox))
     assert claim(outbox).attempts == 1
