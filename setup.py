@@ -15,8 +15,11 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=["md5light"],
-    package_data={"md5light": ["py.typed", "schema/*.sql", "openapi.json"]},
+    packages=["md5light", "md5light.page"],
+    package_data={
+        "md5light": ["py.typed", "schema/*.sql", "openapi.json"],
+        "md5light.page": ["*.html", "style.css", "script.js", "icon.svg"],
+    },
     install_requires=[
         # The HTTP API: routes, requests, answers and error pages in one small file without dependencies.
         "bottle>=0.13,<0.14",

@@ -21,6 +21,8 @@ from md5light.job import Job
 from md5light.logs import Log
 from md5light.mail import check_address
 from md5light.middleware import WSGI, behind, observed
+from md5light.page import Page
+from md5light.page.browser import is_from_another_site, prefers_html
 from md5light.queue import Queue, QueueFull, TooMany
 from md5light.totals import Totals
 
@@ -37,7 +39,10 @@ def make_app(queue: Queue, totals: Totals, config: Config) -> WSGI:
     """Make the WSGI application that answers from `queue` and `totals`."""
     app = _JSONErrors()
     app.catchall = False  # what goes wrong is logged and answered by the layer around
-    api = _API(queue, totals, config)
+    page = Page(config.server.public_url)
+    api = _API(queue, totals, config, page)
+    app.route("/", "GET", page.home)
+    app.route("/page/<version>/<name>", "GET", page.file)
     app.route("/submit", "POST", api.submit)
     app.route("/check", "GET", api.check)
     app.route("/jobs/<job_id>", "GET", api.show)
@@ -61,13 +66,23 @@ class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
 class _API:
     """One method a route."""
 
-    def __init__(self, queue: Queue, totals: Totals, config: Config) -> None:
+    def __init__(self, queue: Queue, totals: Totals, config: Config, page: Page) -> None:
         self._queue = queue
         self._totals = totals
         self._guard = Guard(config.download)
         self._local_domains = config.smtp.local_domains or not config.smtp.host
+        self._public_url = config.server.public_url
+        self._page = page
 
     def submit(self) -> bottle.HTTPResponse:
+        headers = bottle.request.headers
+        if is_from_another_site(headers, self._public_url):
+            answered = error(403, "cross_site", "The request was made by a page of another site.")
+        else:
+            answered = self._submit()
+        return self._page.submitted(answered) if prefers_html(headers) else answered
+
+    def _submit(self) -> bottle.HTTPResponse:
         try:
             fields = _fields(bottle.request)
             text = _single(fields, "url", required=True)
@@ -105,11 +120,16 @@ class _API:
         return answer(202, {"status": "running"}, Retry_After=str(_seconds_to_wait(job)))
 
     def show(self, job_id: str) -> bottle.HTTPResponse:
+        html = prefers_html(bottle.request.headers)
         try:
             job = self._queue.get(job_id)
         except DatabaseUnavailable as reason:
-            return unreadable(reason)
-        return answer(200, describe(job)) if job else not_found()
+            return self._page.problem(unreadable(reason)) if html else unreadable(reason)
+        if html:
+            return self._page.job(job)
+        answered = answer(200, describe(job)) if job else not_found()
+        answered.set_header("Vary", "Accept")
+        return answered
 
     def cancel(self, job_id: str) -> bottle.HTTPResponse:
         try:

@@ -1,0 +1,92 @@
+"""A job as its card shows it: the numbers and times of the row put into words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from md5light.job import Job
+from md5light.page.language import Language
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the templates show of a job; all of it is plain text, escaped by them."""
+
+    job: Job
+    #: the last part of the URL's path, or else the host
+    name: str
+    #: the state in a word
+    status: str
+    #: why the job, or its latest attempt, failed
+    reason: str
+    #: size, progress, rate, times: the line at the card's foot
+    figures: str
+    #: label and value of what only the job's own page shows
+    facts: list[tuple[str, str]]
+
+
+def make_card(job: Job, language: Language, now: float) -> Card:
+    """Describe `job`, as it stands at `now`, to people."""
+    code = "canceled" if job.status == "canceled" else job.error_code
+    return Card(
+        job=job,
+        name=_name(job.url),
+        status=language.text[job.status],
+        reason=language.reason(code, job.error_message or "") if code and job.status != "running" else "",
+        figures=" · ".join(_figures(job, language, now)),
+        facts=_facts(job, language),
+    )
+
+
+def _name(url: str) -> str:
+    return re.split(r"[?#]", url)[0].rstrip("/").rpartition("/")[2]
+
+
+def _figures(job: Job, language: Language, now: float) -> list[str]:
+    if job.status == "running":
+        return _progress(job, language, now)
+    if job.status == "done":
+        took = (job.finished_at or 0) - (job.started_at or 0)
+        return [language.size(job.size or 0), language.text["took"].format(time=language.duration(took))]
+    if job.status == "queued":
+        return _waiting(job, language, now)
+    return []
+
+
+def _progress(job: Job, language: Language, now: float) -> list[str]:
+    """Tell bytes, rate and time left; the rate is the mean of the attempt so far."""
+    text, done, total = language.text, job.bytes_done, job.bytes_total
+    if not done:
+        return [text["connecting"]]
+    size = language.size(done)
+    rate = done / max(1.0, now - (job.started_at or now))
+    shown = [
+        text["of"].format(done=size, total=language.size(total)) if total else size,
+        text["rate"].format(size=language.size(rate)),
+    ]
+    if total:
+        shown.append(text["left"].format(time=language.duration(max(1.0, (total - done) / rate))))
+    return shown
+
+
+def _waiting(job: Job, language: Language, now: float) -> list[str]:
+    if not job.attempts or job.due_at is None or job.due_at <= now:
+        return [language.text["turn"]]
+    time = language.duration(max(1.0, job.due_at - now))
+    return [language.text["next_attempt"].format(number=job.attempts + 1, total=job.max_attempts, time=time)]
+
+
+def _facts(job: Job, language: Language) -> list[tuple[str, str]]:
+    text = language.text
+    facts = {
+        "size": text["bytes"].format(count=language.number(job.size)) if job.size is not None else "",
+        "content_type": job.content_type,
+        "last_modified": job.last_modified,
+        "final_url": job.final_url if job.final_url != job.url else "",
+        "attempts": text["of"].format(done=job.attempts, total=job.max_attempts),
+        "created_at": language.time(job.created_at),
+        "finished_at": language.time(job.finished_at) if job.finished_at else "",
+        "mail": text[f"mail_{job.mail}"] if job.mail != "none" else "",
+    }
+    return [(text[name], value) for name, value in facts.items() if value]

@@ -1,0 +1,81 @@
+"""One of the page's languages: its texts, and how it writes numbers, sizes and times."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+
+from md5light.page.words import ORDER, REASONS, TEXTS
+
+NO_BREAK = "\u00a0"
+
+
+class Language:
+    """A language by its name in `lang` attributes; LANGUAGES holds the two there are."""
+
+    def __init__(
+        self, name: str, *, marks: tuple[str, str], size_units: tuple[str, ...], time_units: tuple[str, ...]
+    ) -> None:
+        place = ORDER.index(name)
+        self.name = name
+        #: every text by its name
+        self.text = {key: texts[place] for key, texts in TEXTS.items()}
+        self._reasons = {code: reasons[place] for code, reasons in REASONS.items()}
+        self._thousands, self._decimal = marks
+        self._size_units = size_units
+        self._time_units = time_units
+
+    def number(self, value: float, digits: int = 0) -> str:
+        """Write a number with its thousands set apart."""
+        whole, _, fraction = f"{value:,.{digits}f}".partition(".")
+        whole = whole.replace(",", self._thousands)
+        return f"{whole}{self._decimal}{fraction}" if fraction else whole
+
+    def size(self, count: float) -> str:
+        """Write a number of bytes in the unit that fits, a thousand to the next."""
+        unit = 0
+        while count >= 999.5 and unit < len(self._size_units) - 1:
+            count, unit = count / 1000, unit + 1
+        return self.number(count, 1 if unit and count < 99.95 else 0) + NO_BREAK + self._size_units[unit]
+
+    def duration(self, seconds: float) -> str:
+        """Write a time span in one unit or two: `0.3 s`, `45 s`, `2 min`, `1 h 5 min`."""
+        if seconds < 0.95:
+            return self.number(max(0.1, seconds), 1) + NO_BREAK + self._time_units[0]
+        minutes, rest = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        days, hours = divmod(hours, 24)
+        parts = list(zip((days, hours, minutes, rest), reversed(self._time_units), strict=True))
+        first = next(place for place, (count, _) in enumerate(parts) if count)
+        shown = parts[first : first + 2] if first < 2 else parts[first : first + 1]
+        return " ".join(f"{count}{NO_BREAK}{unit}" for count, unit in shown if count)
+
+    def time(self, seconds: float) -> str:
+        """Write a point in time, in UTC: the server does not know where its reader is."""
+        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+
+    def reason(self, code: str, message: str) -> str:
+        """Say in plain words what an error's code means; the API's own message stands in for an unknown one."""
+        if code not in self._reasons:
+            return message
+        number = re.search(r"\d+", message)
+        return self._reasons[code].format(number=number[0] if number else "")
+
+
+LANGUAGES = {
+    language.name: language
+    for language in (
+        Language(
+            "en",
+            marks=(",", "."),
+            size_units=("bytes", "kB", "MB", "GB", "TB"),
+            time_units=("s", "min", "h", "d"),
+        ),
+        Language(
+            "ru",
+            marks=(NO_BREAK, ","),
+            size_units=("байт", "кБ", "МБ", "ГБ", "ТБ"),
+            time_units=("с", "мин", "ч", "д"),
+        ),
+    )
+}

@@ -1,0 +1,152 @@
+"""What the page says: every text in English and in Russian, side by side, so that none can be missing."""
+
+from __future__ import annotations
+
+#: the languages in the order of the texts below
+ORDER = ("en", "ru")
+
+#: by the name under which the templates and the cards ask for a text
+TEXTS = {
+    "title": ("The MD5 of a file on the Internet", "MD5 файла из интернета"),
+    "lead": (
+        "Paste a link. The file is downloaded for you, in the background, and nothing but its checksum is kept.",
+        "Вставьте ссылку. Мы скачаем файл за вас, в фоне, и сохраним только его контрольную сумму.",
+    ),
+    "url": ("URL of the file", "URL файла"),
+    "email": ("Mail the result to", "Отправить результат на почту"),
+    "optional": ("optional", "не обязательно"),
+    "submit": ("Get the MD5", "Узнать MD5"),
+    "jobs": ("Jobs of this browser", "Задания этого браузера"),
+    "clear": ("Clear the list", "Очистить список"),
+    "unreachable": (
+        "The service can't be reached. Check your connection and try again.",
+        "Сервис недоступен. Проверьте соединение и попробуйте ещё раз.",
+    ),
+    "no_such_job": (
+        "There is no job at this address. Perhaps it was removed, as old ones may be.",
+        "По этому адресу задания нет. Возможно, оно удалено: старые задания иногда удаляются.",
+    ),
+    "footnote": (
+        "An MD5 tells whether a file arrived as it was sent. It does not protect against forgery.",
+        "MD5 показывает, дошёл ли файл без искажений. От подделки эта сумма не защищает.",
+    ),
+    "api": ("For scripts: the API", "Для скриптов: API"),
+    "home": ("Another file", "Другой файл"),
+    "copy": ("Copy", "Скопировать"),
+    "copied": ("Copied", "Скопировано"),
+    "progress": ("Progress", "Ход загрузки"),
+    "of": ("{done} of {total}", "{done} из {total}"),
+    "rate": ("{size}/s", "{size}/с"),
+    "left": ("{time} left", "осталось {time}"),
+    "took": ("in {time}", "за {time}"),
+    "turn": ("Waiting for its turn", "Ждёт своей очереди"),
+    "connecting": ("Connecting", "Соединяемся с сервером"),
+    "next_attempt": ("Attempt {number} of {total} in {time}", "Попытка {number} из {total} через {time}"),
+    "attempts": ("Attempts", "Попытки"),
+    "size": ("Size", "Размер"),
+    "bytes": ("{count} bytes", "{count} байт"),
+    "final_url": ("Redirected to", "Перенаправлено на"),
+    "content_type": ("Type", "Тип"),
+    "last_modified": ("Last modified", "Изменён"),
+    "created_at": ("Submitted", "Задание принято"),
+    "finished_at": ("Finished", "Завершено"),
+    "mail": ("Mail", "Письмо"),
+    "mail_waiting": ("is sent with the result", "будет отправлено с результатом"),
+    "mail_sent": ("sent", "отправлено"),
+    "mail_failed": ("could not be delivered", "не удалось доставить"),
+    "queued": ("Waiting", "В очереди"),
+    "running": ("Running", "Загружается"),
+    "done": ("Done", "Готово"),
+    "failed": ("Failed", "Не удалось"),
+    "canceled": ("Canceled", "Отменено"),
+}
+
+#: why a job failed or a request was refused, by its code; `{number}` is the first number of the API's own message
+REASONS = {
+    # of failed jobs
+    "address_not_allowed": (
+        "This URL leads into a private network, where the service does not go.",
+        "Этот URL ведёт в закрытую сеть, туда сервис не обращается.",
+    ),
+    "port_not_allowed": (
+        "The service does not download from port {number}.",
+        "Сервис не скачивает с порта {number}.",
+    ),
+    "name_not_found": (
+        "No server of this name was found. Is the name spelt right?",
+        "Сервер с таким именем не найден. Нет ли в имени опечатки?",
+    ),
+    "connection_failed": (
+        "The server could not be reached, or it broke off the connection.",
+        "Не удалось соединиться с сервером, или он оборвал соединение.",
+    ),
+    "tls_failed": (
+        "No secure connection to the server was possible: its certificate is not trusted, or encryption failed.",
+        "Не удалось установить защищённое соединение: сертификату сервера нельзя доверять, или произошёл сбой TLS.",
+    ),
+    "timed_out": (
+        "The server was silent for too long, or the download took too long.",
+        "Сервер слишком долго молчал, или загрузка заняла слишком много времени.",
+    ),
+    "http_status": (
+        "Instead of the file the server sent the error {number}.",
+        "Вместо файла сервер прислал ошибку {number}.",
+    ),
+    "too_many_redirects": (
+        "The server redirects again and again.",
+        "Сервер перенаправляет снова и снова.",
+    ),
+    "bad_redirect": (
+        "The server redirects to something that can't be downloaded.",
+        "Сервер перенаправляет на то, что нельзя скачать.",
+    ),
+    "too_large": (
+        "The file is larger than this service accepts.",
+        "Файл больше, чем принимает этот сервис.",
+    ),
+    "incomplete": (
+        "The connection broke off before the file had arrived whole.",
+        "Соединение оборвалось раньше, чем файл пришёл целиком.",
+    ),
+    "bad_response": (
+        "The server's answer makes no sense.",
+        "Ответ сервера не удалось разобрать.",
+    ),
+    "worker_lost": (
+        "Something went wrong with the service itself, at every attempt. You may submit the URL again.",
+        "Что-то пошло не так в самом сервисе, при каждой попытке. URL можно отправить ещё раз.",
+    ),
+    "canceled": ("The job was canceled.", "Задание было отменено."),
+    # of refused requests
+    "missing_parameter": ("Enter the URL of a file.", "Укажите URL файла."),
+    "invalid_url": (
+        "This is no URL that can be downloaded. It has to begin with http:// or https:// and to have at most 2,048"
+        " characters, and no password, space or invisible character.",
+        "По такому URL ничего не скачать. Он должен начинаться с http:// или https://, быть не длиннее 2048 символов"
+        " и не содержать пароля, пробелов и невидимых символов.",
+    ),
+    "invalid_email": (
+        "This is not a mail address to which the service can write.",
+        "На такой почтовый адрес сервис написать не может.",
+    ),
+    "too_many_submits": (
+        "That was a lot of files at once. Please go on in a minute.",
+        "Слишком много файлов сразу. Продолжите, пожалуйста, через минуту.",
+    ),
+    "too_many_mails": (
+        "This mail address has been sent many results lately. Try later, or leave the address out.",
+        "На этот адрес недавно ушло много писем. Попробуйте позже или не указывайте адрес.",
+    ),
+    "queue_full": (
+        "Too many files are waiting. Please try again in a few minutes.",
+        "Слишком много файлов ждут своей очереди. Попробуйте, пожалуйста, через несколько минут.",
+    ),
+    "database_unavailable": (
+        "The service can't do this just now. Please try again in a moment.",
+        "Сервис временно не может этого сделать. Попробуйте, пожалуйста, чуть позже.",
+    ),
+    "cross_site": (
+        "This form was sent by another web site, so nothing was done.",
+        "Эту форму отправил другой сайт, поэтому ничего не сделано.",
+    ),
+}
