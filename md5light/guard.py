@@ -72,7 +72,10 @@ class Guard:
     def check_literal(self, url: URL) -> None:
         """Refuse, without a look-up, a host that can never be allowed: raises Refused("address_not_allowed", …)."""
         if not self._may_be_allowed(url.host):
-            raise Refused("address_not_allowed", "The URL's host is an address that downloads may not use.")
+            raise Refused(
+                "address_not_allowed",
+                "The URL's host is not open to downloads; [download] allow_networks rules that.",
+            )
 
     def resolve(self, url: URL) -> list[AddressInfo]:
         """Look up the host and return the addresses to connect to, in order; all of them are judged.
