@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 namespace: dict[str, str] = {}
 exec(Path("md5light/__init__.py").read_text(encoding="utf-8"), namespace)
@@ -15,11 +15,9 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=["md5light", "md5light.page"],
-    package_data={
-        "md5light": ["py.typed", "schema/*.sql", "openapi.json"],
-        "md5light.page": ["*.html", "style.css", "script.js", "icon.svg"],
-    },
+    packages=find_packages(include=["md5light", "md5light.*"]),
+    # Whatever lies beside the modules and is not one.
+    package_data={"": ["py.typed", *(f"**/*.{kind}" for kind in ("sql", "json", "html", "css", "js", "svg"))]},
     install_requires=[
         # The HTTP API: routes, requests, answers and error pages in one small file without dependencies.
         "bottle>=0.13,<0.14",
@@ -39,6 +37,8 @@ setup(
             "pytest>=8",
             "pytest-timeout",
             "pytest-xdist",
+            # Packages are built as their users build them.
+            "build",
             # A real mail server, and an authority for certificates, on loopback.
             "aiosmtpd>=1.4.6",
             "trustme>=1.1",
