@@ -28,7 +28,14 @@ SCHEMA = Path(__file__).with_name("schema")
 #: seconds that a transaction waits for the write lock before it is given up
 LOCK_SECONDS = 5.0
 
-#: bytes to which the write-ahead log is cut back after a checkpoint
+#: seconds between two tries for the lock: the first pause, which is less than a commit takes, and the longest
+FIRST_PAUSE_SECONDS = 0.00005
+LONGEST_PAUSE_SECONDS = 0.002
+
+#: pages after which the write-ahead log is written back into the file: each time costs two fsyncs
+CHECKPOINT_PAGES = 4000
+
+#: bytes to which the write-ahead log is cut back after that
 JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
 
 
@@ -82,11 +89,14 @@ class _Write(Generic[T]):
         self.work = work
         self.done = False
         self.result: T
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
+        #: held until the write is done, or its thread's turn to commit has come
+        self.pending = threading.Lock()
+        self.pending.acquire()
 
-
-class _NotBegun(DatabaseUnavailable):
-    """The write lock could not be had, so that no write was tried."""
+    def end(self, result: Any = None, error: Exception | None = None) -> None:
+        self.done, self.result, self.error = True, result, error
+        self.pending.release()
 
 
 class Database:
@@ -102,8 +112,10 @@ class Database:
         self._durable = durable
         self._clock = clock
         self._readers: deque[sqlite3.Connection] = deque()
-        self._waiting: deque[_Write[Any]] = deque()
-        self._turn = threading.Lock()
+        self._changing = threading.Lock()
+        self._waiting: list[_Write[Any]] = []
+        #: a thread commits, or has been told to
+        self._committing = False
         try:
             self._create_private()
             self._writer = self._connect()
@@ -136,50 +148,54 @@ class Database:
         Raises DatabaseUnavailable when nothing was stored: the file is locked, full, gone or broken.
         """
         write = _Write(work)
-        self._waiting.append(write)
-        with self._turn:
-            if not write.done:
-                self._commit_waiting()
+        with self._changing:
+            self._waiting.append(write)
+            waits, self._committing = self._committing, True
+        if waits:
+            write.pending.acquire()
+        if not write.done:
+            self._commit(self._take_waiting)
+            self._pass_on()
         if write.error is not None:
             raise write.error
         return write.result
 
-    def _commit_waiting(self) -> None:
-        writes = []
-        while self._waiting:
-            writes.append(self._waiting.popleft())
-        try:
-            self._commit(writes)
-        except _NotBegun:  # nobody's fault: to try each alone would only make each wait anew
-            return
-        except Exception:  # noqa: BLE001 - each write keeps its error, and its thread raises it
-            if len(writes) == 1:
-                return
-            for write in writes:  # one of them is at fault; the others shall not pay for it
-                with contextlib.suppress(Exception):
-                    self._commit([write])
+    def _take_waiting(self) -> list[_Write[Any]]:
+        with self._changing:
+            writes, self._waiting = self._waiting, []
+        return writes
 
-    def _commit(self, writes: list[_Write[Any]]) -> None:
-        """Run `writes` in one transaction and note how each ended; raises what went wrong."""
+    def _pass_on(self) -> None:
+        """Let the first of those that came meanwhile commit for all of them."""
+        with self._changing:
+            self._committing = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].pending.release()
+
+    def _commit(self, take: Callable[[], list[_Write[Any]]]) -> None:
+        """Run in one transaction what `take` gives once the lock is had, and tell each write how it ended."""
+        writes: list[_Write[Any]] = []
         try:
             with self._transaction() as transaction:
+                writes = take()
                 results = [write.work(transaction) for write in writes]
-        except Exception as error:
-            for write in writes:
-                write.done, write.error = True, error
-            raise
+        except Exception as error:  # noqa: BLE001 - each write keeps its error, and its thread raises it
+            if len(writes) > 1:  # one of them is at fault; the others shall not pay for it
+                for write in writes:
+                    self._commit(lambda write=write: [write])  # type: ignore[misc]
+            else:  # without the lock all fail together: to try each alone would only make each wait anew
+                for write in writes or take():
+                    write.end(error=error)
+            return
         for write, result in zip(writes, results, strict=True):
-            write.done, write.error, write.result = True, None, result
+            write.end(result)
         if transaction.rings:
             bell.ring(self.path, transaction.rings)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Transaction]:
         with self._reporting():
-            try:
-                _patiently(self._writer, "begin immediate")
-            except sqlite3.Error as error:
-                raise _NotBegun(f"database {self.path}: {error}") from error
+            _patiently(self._writer, "begin immediate")
             try:
                 yield Transaction(self._writer, self._clock)
                 self._writer.execute("commit")
@@ -221,6 +237,7 @@ class Database:
         with _closed_on_error(connection):
             _patiently(connection, "pragma journal_mode = wal")
             connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
+            connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute(f"pragma journal_size_limit = {JOURNAL_SIZE_LIMIT}")
             connection.execute("pragma foreign_keys = on")
         return connection
@@ -262,6 +279,7 @@ def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
 def _patiently(connection: sqlite3.Connection, statement: str) -> None:
     """Run a statement that needs a lock, trying often: SQLite's own waiting grows to 100 ms a try."""
     deadline = time.monotonic() + LOCK_SECONDS
+    pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             connection.execute(statement)
@@ -269,7 +287,8 @@ def _patiently(connection: sqlite3.Connection, statement: str) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
-        time.sleep(random.uniform(0.0002, 0.002))  # noqa: S311 - not a secret
+        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - not a secret
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:

@@ -362,7 +362,7 @@ class Queue:
         status, due_at = "queued", None
         values: Row = dict(UNKNOWN)
         if isinstance(outcome, Hashed):
-            status, values = "done", dataclasses.asdict(outcome)
+            status, values = "done", vars(outcome)
         elif isinstance(outcome, PermanentFailure) or job.attempts >= job.max_attempts:
             status = "failed"
         else:

@@ -135,7 +135,7 @@ class Worker:
 
     def _work(self, job: Job) -> Job | None:
         """Download, store the outcome and return the next job, which is claimed in the same transaction."""
-        log.info("started", job=job.id, attempt=job.attempts, worker=self.name)
+        log.debug("started", job=job.id, attempt=job.attempts, worker=self.name)
         running = self._running[job.id] = _Running(job)
         if self._cutting_short:
             running.transfer.stop()
