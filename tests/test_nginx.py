@@ -1,0 +1,123 @@
+"""scripts/nginx.conf: a real nginx on loopback in front of a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.origin import Origin
+from tests.service import Service
+
+SITE = Path(__file__).parents[1] / "scripts/nginx.conf"
+
+
+class Nginx:
+    """nginx with the site as it is installed, but for its addresses."""
+
+    def __init__(self, folder: Path, server: str) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        address = "{}:{}".format(*self._socket.getsockname())
+        self.url = f"http://{address}"
+        site = SITE.read_text().replace("listen [::]:80;", "")
+        for written, here in (("listen 80;", f"listen {address};"), ("http://127.0.0.1:8080", server)):
+            assert site.count(written) == 1
+            site = site.replace(written, here)
+        user = "user root;" if os.getuid() == 0 else ""
+        kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
+        places = [f"{kind}_temp_path {folder}/{kind};" for kind in kinds]
+        lines = [user, f"pid {folder}/pid;", "events {}", "http {", "access_log off;", *places, site, "}"]
+        (folder / "nginx.conf").write_text("\n".join(lines))
+        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+        assert program, "nginx is missing: sudo apt-get install nginx-light"
+        self._command = [program, "-c", f"{folder}/nginx.conf", "-p", str(folder), "-e", f"{folder}/error.log"]
+
+    def check(self) -> str:
+        done = subprocess.run([*self._command, "-t"], capture_output=True, text=True, timeout=20, check=True)
+        return done.stderr
+
+    def start(self) -> None:
+        """Start it with our socket, as one nginx hands its own to the next: so the port is free for sure."""
+        number = self._socket.fileno()
+        environment = {**os.environ, "NGINX": f"{number};"}
+        self._process = subprocess.Popen(
+            [*self._command, "-g", "daemon off;"], env=environment, pass_fds=[number], stderr=subprocess.DEVNULL
+        )
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server that lets nginx say who the client is, and each client submit twice a minute."""
+    settings = {"port": 0, "trusted_proxy": "127.0.0.1", "submits_per_minute": 2}
+    with Service(tmp_path_factory.mktemp("service"), server=settings) as service:
+        service.start_server()
+        service.start_pool()
+        yield service
+
+
+@pytest.fixture(scope="module")
+def nginx(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    nginx = Nginx(tmp_path_factory.mktemp("nginx"), service.url)
+    nginx.start()
+    yield nginx
+    nginx.stop()
+
+
+def test_nginx_finds_nothing_wrong_with_it(nginx: Nginx) -> None:
+    lines = nginx.check().splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith(" syntax is ok")
+    assert lines[1].endswith(" test is successful")
+
+
+def test_a_job_is_done_through_nginx_for_the_client_that_nginx_names(nginx: Nginx, service: Service) -> None:
+    with Origin() as origin:
+        url = origin.serve("/file", b"body")
+        forged = {"X-Forwarded-For": "192.0.2.1"}
+        answers = [
+            requests.post(f"{nginx.url}/submit", data={"url": url}, headers=forged, timeout=10) for _ in range(3)
+        ]
+        assert [answer.status_code for answer in answers] == [202, 202, 429]
+        job_id = answers[0].json()["id"]
+        result = service.result(job_id)
+        assert requests.get(f"{nginx.url}/check?id={job_id}", timeout=10).json() == result
+        # Nobody else pays for that client: a proxy that names another one is believed.
+        other = requests.post(f"{service.url}/submit", data={"url": url}, headers=forged, timeout=10)
+        assert other.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/check?id=none", b"", 404),
+        ("GET", "/check", b"", 400),
+        ("GET", "/nowhere", b"", 404),
+        ("PUT", "/submit", b"url=x", 405),
+        ("POST", "/submit", b"url=" + b"x" * 100_000, 413),
+        ("POST", "/submit", b"\xff", 415),
+    ],
+)
+def test_errors_are_told_as_without_nginx(
+    nginx: Nginx, service: Service, method: str, path: str, body: bytes, status: int
+) -> None:
+    through, directly = (
+        requests.request(method, f"{at.url}{path}", data=body, timeout=10) for at in (nginx, service)
+    )
+    assert (through.status_code, through.text) == (status, directly.text)
+    assert through.headers["Content-Type"] == directly.headers["Content-Type"] == "application/json"
+
+
+def test_metrics_are_not_for_everybody(nginx: Nginx, service: Service) -> None:
+    assert requests.get(f"{nginx.url}/metrics", timeout=10).status_code == 404
+    assert requests.get(f"{service.url}/metrics", timeout=10).status_code == 200
