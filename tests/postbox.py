@@ -256,15 +256,14 @@ class ScriptedPostbox:
                 recipients.append(_address(rest))
             elif step == "DATA" and going_on == "354":
                 data = b"".join(iter(lines.readline, b".\r\n"))
-                going_on = self._answer(connection, "END")
-                if going_on == "250":
-                    self.mails.append(Mail(sender, recipients, data.replace(b"\r\n..", b"\r\n.")))
+                mail = Mail(sender, recipients, data.replace(b"\r\n..", b"\r\n."))
+                going_on = self._answer(connection, "END", mail)
             elif step == "STARTTLS" and going_on == "220" and self._starttls:
                 connection = self._wrapped(connection, self._starttls)
                 lines = connection.makefile("rb")
 
-    def _answer(self, connection: socket.socket, step: str) -> str:
-        """Answer `step`; tell the code that was sent, nothing where the connection is to end."""
+    def _answer(self, connection: socket.socket, step: str, mail: Mail | None = None) -> str:
+        """Answer `step` and keep a `mail` accepted; tell the code sent, nothing where the connection is to end."""
         self.heard.append(step)
         answer = next(self._answers.get(step, iter(())), GOOD.get(step, "500 what?"))
         if isinstance(answer, Drip):
@@ -273,6 +272,8 @@ class ScriptedPostbox:
                 if self._closing.wait(answer.seconds):
                     break
         elif isinstance(answer, str):
+            if mail and answer.startswith("250"):
+                self.mails.append(mail)  # before it is told, since tests look for it then
             connection.sendall(answer.encode() + b"\r\n")
             return answer[:3]
         elif answer is SILENCE:
