@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from md5light import outbox, totals
-from md5light.backoff import backoff_seconds
+from md5light.backoff import LONGEST_SECONDS, backoff_seconds
 from md5light.config import Config
 from md5light.database import Database, Row, Transaction
 from md5light.errors import Failure, Md5lightError, PermanentFailure, TemporaryFailure
@@ -93,6 +93,14 @@ CANCEL = """
 """
 
 FREE = "update jobs set due_at = :now, token = null, worker = null where worker = :worker"
+
+# No end of a back-off or of a lease lies further ahead than this, unless the clock was set back.
+
+PULL_IN = """
+    update {table} set due_at = :now + case when token is not null then :lease when attempts = 0 then 0 else :wait end
+    where due_at > :now + case when token is not null then :lease when attempts = 0 then 0 else :wait end
+        and due_at > :now
+"""
 
 PURGE = """
     delete from jobs where id in (
@@ -293,6 +301,15 @@ class Queue:
         def work(transaction: Transaction) -> int:
             transaction.ring()
             return transaction.run(FREE, worker=worker)
+
+        return self._database.write(work)
+
+    def pull_in(self) -> int:
+        """Let no job or mail wait for longer than it may, the clock having been set back; returns how many did."""
+
+        def work(transaction: Transaction) -> int:
+            bounds = {"lease": self._lease_seconds, "wait": LONGEST_SECONDS}
+            return sum(transaction.run(PULL_IN.format(table=table), **bounds) for table in ("jobs", "outbox"))
 
         return self._database.write(work)
 

@@ -250,6 +250,7 @@ class Worker:
                 self.beat()
                 if time.monotonic() >= sign_at:
                     self._totals.sign(self.name)
+                    self._queue.pull_in()
                     sign_at = time.monotonic() + SIGN_SECONDS
                 if self._config.queue.retention_days and time.monotonic() >= purge_at:
                     purged = self._queue.purge(self._config.queue.retention_days * 86400)
