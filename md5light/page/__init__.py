@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import bottle
 
@@ -46,7 +46,7 @@ class Page:
     """Answers browsers; every method returns a whole answer to the request at hand."""
 
     def __init__(self, public_url: str) -> None:
-        self._root = urlsplit(public_url).path
+        self._root = re.sub(r"^https?://[^/]*", "", public_url)
         self._files = {name: (FOLDER / name).read_bytes() for name in FILES}
         self._version = hashlib.sha256(b"".join(self._files.values())).hexdigest()[:12]
         self._templates = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 #: what `Sec-Fetch-Site` says of a form on our own page, and of what a person started by hand
 OWN_SITE = ("same-origin", "none")
@@ -39,7 +38,12 @@ def is_from_another_site(headers: Mapping[str, str], public_url: str) -> bool:
     site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
     if site:
         return site not in OWN_SITE
-    return origin is not None and urlsplit(origin).netloc not in (headers.get("Host"), urlsplit(public_url).netloc)
+    return origin is not None and _host(origin) not in (headers.get("Host"), _host(public_url))
+
+
+def _host(url: str) -> str:
+    """Return host and port as they are written, also of what is no possible URL."""
+    return url.partition("://")[2].partition("/")[0]
 
 
 def _weights(header: str) -> dict[str, float]:

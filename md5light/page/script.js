@@ -6,6 +6,7 @@
 "use strict";
 
 const STORAGE_KEY = "md5light.jobs";
+const JOB_ID = /^[0-9a-f-]{36}$/;
 const MOST_JOBS = 50;
 const TIMEOUT_MS = 10_000;
 const COPIED_MS = 2_000;
@@ -38,9 +39,9 @@ watch();
 
 function storedJobs() {
   try {
-    return JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? [];
+    return JSON.parse(localStorage.getItem(STORAGE_KEY)).filter((id) => JOB_ID.test(id));
   } catch {
-    return []; // the storage is closed to us, or holds something else
+    return []; // the storage is empty, closed to us, or holds something else
   }
 }
 
