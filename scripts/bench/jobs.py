@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""Measure the queue: how fast jobs are stored, drained and told, and what an idle service costs.
+
+nginx (Debian's package) is the origin, on loopback. Each figure is printed with what is needed; the exit status is 1
+when something needed is not met. Without a name everything runs but `scale`, which fills a table with eleven
+million jobs first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from loopback import ROOT, figure, nginx, python
+
+sys.path.insert(0, str(ROOT))
+
+from md5light.queue import SUBMIT
+from tests.service import Command, Service
+
+FILES = 3000
+
+#: downloads the URLs of its standard input with as many threads as its argument says; prints begin and end
+BARE = """
+import hashlib, sys, threading, time, requests
+urls = sys.stdin.read().split()
+def run(mine):
+    session = requests.Session()
+    session.trust_env = False
+    for url in mine:
+        hashlib.md5(session.get(url).content).hexdigest()
+count = int(sys.argv[1])
+threads = [threading.Thread(target=run, args=[urls[n::count]]) for n in range(count)]
+begin = time.time()
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(begin, time.time())
+"""
+
+#: the server with a queue that stores nothing
+FORGETFUL = """
+import uuid
+from md5light.queue import Queue
+Queue.submit = lambda *_, **__: str(uuid.uuid4())
+from md5light.cli import server
+server()
+"""
+
+#: posts a URL to PORT over CONNECTIONS kept connections for SECONDS, and prints how many were answered a second
+SUBMITTING = """
+import socket, sys, threading, time
+port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+body = b"url=http://files.example.com/pub/some/file-1.2.3.tar.gz"
+request = b"POST /submit HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/x-www-form-urlencoded\\r\\n"
+request += b"Content-Length: %d\\r\\n\\r\\n%s" % (len(body), body)
+counts = []
+def run():
+    count, end = 0, time.time() + seconds
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        while time.time() < end:
+            connection.sendall(request)
+            answer = connection.recv(4096)
+            while not answer.endswith(b"}\\n"):
+                answer += connection.recv(4096)
+            assert b" 202 " in answer[:16], answer
+            count += 1
+    counts.append(count)
+threads = [threading.Thread(target=run) for _ in range(connections)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(counts) == connections
+print(sum(counts) / seconds)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *MEASURES], help=f"of: {' '.join(MEASURES)}")
+    parser.add_argument("--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)")
+    arguments = parser.parse_args()
+    names = arguments.names or [name for name in MEASURES if name != "scale"]
+    met = [MEASURES[name](arguments.rounds) for name in names]
+    return 0 if all(met) else 1
+
+
+# --- drain -----------------------------------------------------------------------------------------------------
+
+
+def drain(rounds: int) -> bool:
+    """Drain waiting jobs, and do the same downloads without a queue, in turns."""
+    files = {f"files/{number}": os.urandom(1024) for number in range(FILES)}
+    met = []
+    with nginx(files) as root:
+        urls = [f"{root}/{path}" for path in files]
+        for threads in (1, 8):
+            bare, ours = [], []
+            for _ in range(rounds):
+                bare.append(bare_rate(urls, threads))
+                ours.append(drain_rate(urls, threads))
+            rates = statistics.median(bare), statistics.median(ours)
+            print(f"2 x {threads}: bare requests {rates[0]:.0f} files/s, drained {rates[1]:.0f} jobs/s")
+            ratio = statistics.median(our / their for our, their in zip(ours, bare, strict=True))
+            met.append(figure(f"2 x {threads}: drained by bare requests", ratio, 0.8, least=True))
+    return all(met)
+
+
+def bare_rate(urls: list[str], threads: int) -> float:
+    processes = [python(BARE, threads, stdin=-1) for _ in range(2)]
+    for number, process in enumerate(processes):
+        process.stdin.write("\n".join(urls[number::2]))
+        process.stdin.close()
+    times = [[float(word) for word in process.stdout.read().split()] for process in processes]
+    return len(urls) / (max(end for _, end in times) - min(begin for begin, _ in times))
+
+
+def drain_rate(urls: list[str], threads: int) -> float:
+    """Return jobs a second between the first claim and the last result."""
+    with service(worker={"processes": 2, "threads": threads}) as drained:
+        drained.start_server()
+        fill(drained.database, urls)
+        assert drained.start("worker", "--burst").process.wait() == 0
+        with contextlib.closing(sqlite3.connect(drained.database)) as database:
+            sql = "select count(*), max(finished_at) - min(started_at) from jobs where status = 'done'"
+            count, seconds = database.execute(sql).fetchone()
+        assert count == len(urls)
+        return count / seconds
+
+
+def fill(path: Path, urls: list[str]) -> None:
+    """Store a job for each of `urls` at once."""
+    row = {"host": "127.0.0.1", "email": None, "client": None, "now": time.time(), "max_attempts": 5}
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.executemany(SUBMIT, [{**row, "id": str(uuid.uuid4()), "url": url} for url in urls])
+
+
+# --- submit ----------------------------------------------------------------------------------------------------
+
+
+def submit(rounds: int) -> bool:
+    """Submit over HTTP to the server, and to one that stores nothing, in turns."""
+    stored, forgotten = [], []
+    for _ in range(rounds):
+        with service(server={"max_unfinished": 10**9}) as ours:
+            stored.append(submit_rate(ours.start_server()))
+            theirs = ForgetfulServer(
+                ours.folder / "forgetful.log", "server", "--config", str(ours.config), cwd=ours.folder
+            )
+            ours.commands.append(theirs)
+            forgotten.append(submit_rate(theirs))
+    print(f"submissions/s: {statistics.median(stored):.0f}, without storing {statistics.median(forgotten):.0f}")
+    ratio = statistics.median(our / their for our, their in zip(stored, forgotten, strict=True))
+    return figure("durable submissions by those not stored", ratio, 0.7, least=True)
+
+
+def submit_rate(server: Command) -> float:
+    port = server.wait_for_line(r"listening url=http://\S+:(\d+)")[1]
+    rate = float(python(SUBMITTING, port, 8, 4).communicate()[0])
+    server.stop()
+    return rate
+
+
+class ForgetfulServer(Command):
+    """A server that stores nothing."""
+
+
+# --- latency ---------------------------------------------------------------------------------------------------
+
+
+def latency(rounds: int) -> bool:
+    """Time an idle service from POST to done."""
+    with nginx({"file": os.urandom(1024)}) as root, service(worker={"processes": 4}) as idle:
+        idle.start_server()
+        idle.start_pool()
+        time.sleep(1)
+        client = http.client.HTTPConnection(idle.url.removeprefix("http://"))
+        times = sorted(time_to_done(client, f"{root}/file") for _ in range(100 * rounds))
+    p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+    return figure("POST to done, p50", p50, 10, " ms") & figure("POST to done, p99", p99, 40, " ms")
+
+
+def time_to_done(client: http.client.HTTPConnection, url: str) -> float:
+    time.sleep(0.03)
+    begin = time.perf_counter()
+    client.request("POST", "/submit", f"url={url}", {"Content-Type": "application/x-www-form-urlencoded"})
+    answer = client.getresponse()
+    answer.read()
+    status = 202
+    while status == 202:
+        client.request("GET", answer.headers["Location"])
+        check = client.getresponse()
+        check.read()
+        status = check.status
+        if status == 202:
+            time.sleep(0.0005)
+    assert status == 200
+    return (time.perf_counter() - begin) * 1000
+
+
+# --- at rest ---------------------------------------------------------------------------------------------------
+
+
+def idle(rounds: int) -> bool:
+    """Weigh a service at rest, and count what it takes of a core."""
+    with service(worker={"processes": 4}) as resting:
+        server, pool = resting.start_server(), resting.start_pool()
+        time.sleep(3)
+        pids = [pool.process.pid, *pool.children()]
+        before = sum(map(cpu_seconds, pids))
+        time.sleep(10 * rounds)
+        share = (sum(map(cpu_seconds, pids)) - before) / (10 * rounds)
+        print(f"memory at rest: server {pss(server.process.pid):.0f} MiB, pool {sum(map(pss, pids)):.0f} MiB (PSS)")
+    return figure("an idle pool of 4, of one core", share * 100, 1, " %")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return user and system time of a process (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pss(pid: int) -> float:
+    """Return a process's share of memory in MiB."""
+    return int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) / 1024
+
+
+MEASURES: dict[str, Callable[[int], bool]] = {
+    "drain": drain,
+    "submit": submit,
+    "latency": latency,
+    "idle": idle,
+}
+
+
+@contextlib.contextmanager
+def service(**settings: dict[str, object]) -> Iterator[Service]:
+    """Give a service with a folder of its own, no limit per host, and the defaults elsewhere."""
+    settings["worker"] = {"per_host": 0, "shutdown_seconds": 5, **settings.get("worker", {})}
+    with tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder, Service(Path(folder), **settings) as made:
+        yield made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What the benchmarks share: nginx as origin, processes to compare with, and figures printed with their need."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+NGINX = """
+daemon off; master_process off; pid nginx.pid; error_log error.log; worker_rlimit_nofile 4096;
+events {{ worker_connections 2048; }}
+http {{
+    access_log off; sendfile on; keepalive_requests 1000000; etag off; default_type text/plain;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        root .;
+        location /slow/ {{ limit_rate 100000; }}
+    }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(files: dict[str, bytes]) -> Iterator[str]:
+    """Serve `files` by path on loopback for the block, those under slow/ at 100 kB/s; yields the URL of the root."""
+    with tempfile.TemporaryDirectory(prefix="md5light-nginx-") as folder:
+        for path, body in files.items():
+            file = Path(folder, path)
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(body)
+        port = free_port()
+        Path(folder, "nginx.conf").write_text(NGINX.format(port=port))
+        command = ["nginx", "-p", folder, "-c", "nginx.conf"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin"})
+        try:
+            wait_for(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on `port`."""
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"nobody listens on port {port}")
+
+
+def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+    """Start a Python process that finds this repository and whose output can be read."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def figure(name: str, value: float, need: float, unit: str = "", *, least: bool = False) -> bool:
+    """Print a figure with its need, at most so much unless `least`; tells whether it is met."""
+    met = value >= need if least else value <= need
+    bound = "least" if least else "most"
+    print(f"{name}: {value:.3g}{unit}, needed at {bound} {need:g}{unit}: {'met' if met else 'NOT MET'}", flush=True)
+    return met
