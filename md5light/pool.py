@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-from md5light.bell import Listener
 from md5light.config import Config
-from md5light.database import open_database
 from md5light.errors import DatabaseError
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
-from md5light.outbox import Outbox
-from md5light.queue import Queue
+from md5light.queue.bell import Listener
+from md5light.queue.database import open_database
+from md5light.queue.jobs import Queue
+from md5light.queue.outbox import Outbox
 from md5light.signals import StopSignals
 from md5light.worker import CUT_SHORT_SECONDS, Worker
 

@@ -13,16 +13,16 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask
 
-from md5light.answers import ERRORS, MAX_BODY_BYTES, error_body
 from md5light.config import Config, http_url
-from md5light.database import open_database
 from md5light.errors import Md5lightError
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, passed_sockets, stopping
-from md5light.queue import Queue
+from md5light.queue.database import open_database
+from md5light.queue.jobs import Queue
+from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
-from md5light.totals import Totals
-from md5light.web import make_app
+from md5light.web.answers import ERRORS, MAX_BODY_BYTES, error_body
+from md5light.web.api import make_app
 
 log = Log(__name__)
 

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from typing import TypeVar
 
-from md5light.bell import Listener
 from md5light.config import Config
-from md5light.database import open_database
-from md5light.download import Downloader, Transfer
+from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import DatabaseUnavailable, Failure, Stopped, TemporaryFailure
 from md5light.job import Hashed, Job, Mail
 from md5light.logs import Log
-from md5light.mail import Mailer, Report, compose
-from md5light.outbox import Outbox
-from md5light.queue import Progress, Queue
+from md5light.mail.mailer import Mailer, Report, compose
+from md5light.queue.bell import Listener
+from md5light.queue.database import open_database
+from md5light.queue.jobs import Progress, Queue
+from md5light.queue.outbox import Outbox
+from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
-from md5light.totals import Totals
 
 log = Log(__name__)
 

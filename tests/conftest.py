@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from md5light.database import Database, open_database
-from md5light.outbox import Outbox
-from md5light.queue import Queue
+from md5light.queue.database import Database, open_database
+from md5light.queue.jobs import Queue
+from md5light.queue.outbox import Outbox
 
 
 class Clock:

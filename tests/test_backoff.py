@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from md5light.backoff import LONGEST_SECONDS, backoff_seconds
+from md5light.queue.backoff import LONGEST_SECONDS, backoff_seconds
 
 
 def samples(attempts: int, first_seconds: float, at_least: float = 0.0) -> list[float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from md5light.bell import Listener, ring
+from md5light.queue.bell import Listener, ring
 from tests.child import Child
 
 #: a wait that takes so many seconds was ended by its time, not by a ring
@@ -20,7 +20,7 @@ LONG = 30.0
 LISTENING = """
 import os, sys
 from pathlib import Path
-from md5light.bell import Listener
+from md5light.queue.bell import Listener
 listener = Listener(Path(sys.argv[1]))
 print("listening")
 listener.wait(60, os.pipe()[0])
@@ -30,7 +30,7 @@ print("woken")
 FORKING = """
 import os, sys
 from pathlib import Path
-from md5light.bell import Listener
+from md5light.queue.bell import Listener
 listener = Listener(Path(sys.argv[1]))
 child = os.fork()
 if not child:

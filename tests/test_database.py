@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import pytest
 
-from md5light import database as module
-from md5light.bell import Listener
-from md5light.database import Database, Transaction, open_database
+import md5light.queue.database as databases
 from md5light.errors import DatabaseError, DatabaseUnavailable
+from md5light.queue.bell import Listener
+from md5light.queue.database import Database, Transaction, open_database
 from tests.child import Child
 from tests.waiting import wait_until
 
@@ -38,7 +38,7 @@ input()
 
 KILLED = """
 import os, signal, sys
-from md5light.database import open_database
+from md5light.queue.database import open_database
 database = open_database(sys.argv[1], durable=True)
 database.write(lambda transaction: transaction.run("insert into probe values (1, 1)"))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -46,7 +46,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 OPENING = """
 import sys
-from md5light.database import open_database
+from md5light.queue.database import open_database
 print("ready")
 input()
 database = open_database(sys.argv[1], durable=True)
@@ -56,7 +56,7 @@ print("written")
 
 FULL = """
 import os, resource, sys
-from md5light.database import open_database
+from md5light.queue.database import open_database
 from md5light.errors import DatabaseUnavailable
 
 database = open_database(sys.argv[1], durable=True)
@@ -313,7 +313,7 @@ def test_ten_processes_may_open_a_new_file_at_once(path: Path) -> None:
 def test_while_another_process_holds_the_lock_all_writes_fail_together(
     database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(databases, "LOCK_SECONDS", 0.5)
     with Child(LOCKING, path) as child:
         assert child.line() == "locked"
         started = time.monotonic()
@@ -338,7 +338,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(database: Database, path: Path) 
 
 
 def test_a_locked_file_can_not_be_opened(path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(databases, "LOCK_SECONDS", 0.1)
     with Child(LOCKING, path) as child:
         assert child.line() == "locked"
         assert open_error(path) == "database is locked"

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from md5light import answers, queue, web
+import md5light
+from md5light.queue import jobs
+from md5light.web import answers, api
 from tests.origin import Origin
 from tests.service import running
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PACKAGE = Path(inspect.getfile(md5light)).parent
 INTERFACE_CODES = (
     "address_not_allowed port_not_allowed name_not_found connection_failed tls_failed timed_out http_status "
     "too_many_redirects bad_redirect too_large incomplete bad_response worker_lost"
@@ -47,7 +50,7 @@ def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
 
 def test_readme_names_the_codes_of_errors() -> None:
     named = set(re.findall(r"^\| `(\w+)` \| \d{3} \|", section("Codes of errors"), re.MULTILINE))
-    source = "".join(map(inspect.getsource, (answers, web, queue)))
+    source = "".join(map(inspect.getsource, (answers, api, jobs)))
     assert {code for code, _ in answers.ERRORS.values()} <= named
     elsewhere = {"address_not_allowed", "invalid_email", "invalid_url"}  # of guard, mail and urls
     assert [code for code in named - elsewhere if f'"{code}"' not in source] == []
@@ -58,6 +61,8 @@ def test_readme_names_the_codes_of_failed_jobs() -> None:
     assert named == INTERFACE_CODES.split()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in Path(inspect.getfile(web)).parent.glob("[a-z]*.py")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for folder in ("", "*/") for path in PACKAGE.glob(f"{folder}[a-z]*.py"))
+)
 def test_readme_gives_each_module_its_room(name: str) -> None:
     assert f"`{name}`" in section("How it works")

@@ -22,9 +22,9 @@ import pytest
 import trustme
 
 from md5light.config import DownloadConfig, Ports
-from md5light.download import Downloader, Hashed, Transfer
+from md5light.download.downloader import Downloader, Hashed, Transfer
+from md5light.download.guard import AddressInfo
 from md5light.errors import Failure, Md5lightError, PermanentFailure, Stopped, TemporaryFailure
-from md5light.guard import AddressInfo
 from tests.origin import Origin, Peer, Raw, chunked, reply
 from tests.waiting import wait_until
 
@@ -729,7 +729,7 @@ def test_what_is_no_url_fails_for_good(fetch: Fetch, url: str) -> None:
 MEMORY = """
 import ipaddress, pathlib, sys, threading
 from md5light.config import DownloadConfig
-from md5light.download import Downloader, Transfer
+from md5light.download.downloader import Downloader, Transfer
 url, count = sys.argv[1], int(sys.argv[2])
 downloader = Downloader(DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.0/8"),)), connections=count)
 threads = [threading.Thread(target=downloader.download, args=(url, Transfer())) for _ in range(count)]

@@ -15,8 +15,8 @@ import requests
 
 from md5light.errors import TemporaryFailure
 from md5light.job import Hashed
-from md5light.outbox import Outbox
-from md5light.queue import Queue
+from md5light.queue.jobs import Queue
+from md5light.queue.outbox import Outbox
 from tests.conftest import Clock, MakeQueue
 from tests.fire import Fire, full_disk, is_alive, kill_alone
 from tests.origin import Origin, Peer

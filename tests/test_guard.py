@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from md5light.config import DownloadConfig, Ports
+from md5light.download.guard import Address, AddressInfo, Guard, OwnAddresses
+from md5light.download.urls import parse
 from md5light.errors import Failure, PermanentFailure, Refused, TemporaryFailure
-from md5light.guard import Address, AddressInfo, Guard, OwnAddresses
-from md5light.urls import parse
 from tests.origin import Origin
 
 HERE = Path(__file__).parent
@@ -177,8 +177,8 @@ def test_the_machine_knows_its_own_addresses() -> None:
 FAILS_CLOSED = """
 import ipaddress, socket, sys, urllib3
 from md5light.config import DownloadConfig
-from md5light.connection import GuardedConnection
-from md5light.download import Downloader, Transfer
+from md5light.download.connection import GuardedConnection
+from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import PermanentFailure
 port = int(sys.argv[1])
 loopback = (ipaddress.ip_network("127.0.0.1"),)

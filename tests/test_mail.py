@@ -19,7 +19,7 @@ import pytest
 
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure, Refused, Stopped, TemporaryFailure
-from md5light.mail import Mailer, Report, check_address, compose, compose_trial
+from md5light.mail.mailer import Mailer, Report, check_address, compose, compose_trial
 from tests.postbox import HANG_UP, SILENCE, Drip, Postbox, ScriptedPostbox, certificates, repeat
 from tests.waiting import wait_until
 

@@ -10,10 +10,10 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from md5light.database import Database
-from md5light.metrics import render
-from md5light.queue import Queue
-from md5light.totals import ALIVE_SECONDS, Totals
+from md5light.queue.database import Database
+from md5light.queue.jobs import Queue
+from md5light.queue.totals import ALIVE_SECONDS, Totals
+from md5light.web.metrics import render
 from tests.conftest import Clock
 from tests.origin import Origin
 from tests.service import Service, running

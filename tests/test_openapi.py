@@ -12,11 +12,12 @@ import openapi_spec_validator
 import pytest
 import requests
 
-from md5light import __version__, web
+from md5light import __version__
+from md5light.web import api
 from tests.origin import Origin
 from tests.service import Service, running
 
-DOCUMENT = json.loads(web.OPENAPI.read_text(encoding="utf-8"))
+DOCUMENT = json.loads(api.OPENAPI.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

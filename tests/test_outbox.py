@@ -6,8 +6,8 @@ import pytest
 
 from md5light.errors import PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Mail
-from md5light.outbox import Outbox
-from md5light.queue import Queue
+from md5light.queue.jobs import Queue
+from md5light.queue.outbox import Outbox
 from tests.conftest import Clock
 
 DOWN = TemporaryFailure("connection_failed", "The mail server can't be reached.")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from md5light.database import Database, open_database
 from md5light.errors import PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job
-from md5light.outbox import Outbox
-from md5light.queue import Progress, Queue, QueueFull, TooMany
+from md5light.queue.database import Database, open_database
+from md5light.queue.jobs import Progress, Queue, QueueFull, TooMany
+from md5light.queue.outbox import Outbox
 from tests.conftest import Clock, MakeQueue
 
 URL = "http://files.example.com/a"

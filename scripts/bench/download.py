@@ -46,7 +46,7 @@ http {{
 JOB = """
 import ipaddress, pathlib, sys, threading, time
 from md5light.config import DownloadConfig
-from md5light.download import Downloader, Transfer
+from md5light.download.downloader import Downloader, Transfer
 url, ca_file, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 downloader = Downloader(DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.1"),), ca_file=ca_file))
 results = []
@@ -68,7 +68,7 @@ print(wall, cpu, peak, results[0])
 SMALL = """
 import ipaddress, sys, time
 from md5light.config import DownloadConfig
-from md5light.download import Downloader, Transfer
+from md5light.download.downloader import Downloader, Transfer
 url = sys.argv[1]
 downloader = Downloader(DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.1"),)))
 downloader.download(url, Transfer())

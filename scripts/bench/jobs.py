@@ -25,7 +25,7 @@ from loopback import ROOT, figure, nginx, python
 
 sys.path.insert(0, str(ROOT))
 
-from md5light.queue import SUBMIT
+from md5light.queue.jobs import SUBMIT
 from tests.service import Command, Service
 
 FILES = 3000
@@ -52,7 +52,7 @@ print(begin, time.time())
 #: the server with a queue that stores nothing
 FORGETFUL = """
 import uuid
-from md5light.queue import Queue
+from md5light.queue.jobs import Queue
 Queue.submit = lambda *_, **__: str(uuid.uuid4())
 from md5light.cli import server
 server()

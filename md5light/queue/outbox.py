@@ -5,12 +5,12 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from md5light import totals
-from md5light.backoff import backoff_seconds
 from md5light.config import Config
-from md5light.database import Database, Transaction
 from md5light.errors import Failure, PermanentFailure
 from md5light.job import Mail
+from md5light.queue import totals
+from md5light.queue.backoff import backoff_seconds
+from md5light.queue.database import Database, Transaction
 
 #: a mail waits so many times longer than a job: with the defaults, ten attempts outlast three hours without a server
 PATIENCE = 3

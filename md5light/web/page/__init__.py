@@ -16,9 +16,9 @@ from pathlib import Path
 import bottle
 
 from md5light.job import Job
-from md5light.page.browser import preferred_language
-from md5light.page.card import make_card
-from md5light.page.language import LANGUAGES, Language
+from md5light.web.page.browser import preferred_language
+from md5light.web.page.card import make_card
+from md5light.web.page.language import LANGUAGES, Language
 
 FOLDER = Path(__file__).parent
 

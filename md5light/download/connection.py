@@ -19,11 +19,11 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from md5light.config import DownloadConfig
+from md5light.download.guard import AddressInfo, Guard, literal
+from md5light.download.response import NoAnswer, Response
+from md5light.download.transfer import Transfer
+from md5light.download.urls import URL
 from md5light.errors import Failure, PermanentFailure, TemporaryFailure
-from md5light.guard import AddressInfo, Guard, literal
-from md5light.response import NoAnswer, Response
-from md5light.transfer import Transfer
-from md5light.urls import URL
 
 #: bytes read ahead for status lines, headers and chunk sizes; larger reads go straight to where they belong
 READ_AHEAD = 32 * 1024

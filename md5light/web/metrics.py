@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable
 
 from md5light import __version__
-from md5light.totals import BUCKETS, Snapshot
+from md5light.queue.totals import BUCKETS, Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

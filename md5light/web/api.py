@@ -12,19 +12,20 @@ from urllib.parse import parse_qsl
 
 import bottle
 
-from md5light import metrics, urls
-from md5light.answers import ERRORS, answer, error, error_body, not_found, try_later, unreadable
 from md5light.config import Config
+from md5light.download import urls
+from md5light.download.guard import Guard
 from md5light.errors import DatabaseUnavailable, Refused
-from md5light.guard import Guard
 from md5light.job import Job
 from md5light.logs import Log
-from md5light.mail import check_address
-from md5light.middleware import WSGI, behind, observed
-from md5light.page import Page
-from md5light.page.browser import is_from_another_site, prefers_html
-from md5light.queue import Queue, QueueFull, TooMany
-from md5light.totals import Totals
+from md5light.mail.mailer import check_address
+from md5light.queue.jobs import Queue, QueueFull, TooMany
+from md5light.queue.totals import Totals
+from md5light.web import metrics
+from md5light.web.answers import ERRORS, answer, error, error_body, not_found, try_later, unreadable
+from md5light.web.middleware import WSGI, behind, observed
+from md5light.web.page import Page
+from md5light.web.page.browser import is_from_another_site, prefers_html
 
 log = Log(__name__)
 

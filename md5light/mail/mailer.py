@@ -25,8 +25,8 @@ from email.message import EmailMessage
 
 from md5light.config import SmtpConfig
 from md5light.errors import Failure, PermanentFailure, Refused
-from md5light.maildir import Maildir
-from md5light.smtp import Smtp
+from md5light.mail.maildir import Maildir
+from md5light.mail.smtp import Smtp
 
 # --- addresses -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from md5light.job import Job
-from md5light.page.language import Language
+from md5light.web.page.language import Language
 
 
 @dataclass(frozen=True)

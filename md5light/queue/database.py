@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from md5light import bell
 from md5light.errors import DatabaseError, DatabaseUnavailable
+from md5light.queue import bell
 
 T = TypeVar("T")
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from md5light.database import Database, Transaction
+from md5light.queue.database import Database, Transaction
 
 #: rows that one count is spread over, so that workers on a server database don't wait for each other
 SHARDS = 16

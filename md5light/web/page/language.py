@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-from md5light.page.words import ORDER, REASONS, TEXTS
+from md5light.web.page.words import ORDER, REASONS, TEXTS
 
 NO_BREAK = "\u00a0"
 

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from md5light.answers import ERRORS, error_body
 from md5light.logs import Log, request_id
+from md5light.web.answers import ERRORS, error_body
 
 log = Log(__name__)
 

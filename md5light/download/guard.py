@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from md5light.config import DownloadConfig, Network
+from md5light.download.urls import URL
 from md5light.errors import PermanentFailure, Refused, TemporaryFailure
-from md5light.urls import URL
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -13,15 +13,15 @@ import socket
 import ssl
 import threading
 
-from md5light import urls
 from md5light.config import DownloadConfig
-from md5light.connection import Connections, Exchange
+from md5light.download import urls
+from md5light.download.connection import Connections, Exchange
+from md5light.download.guard import Guard, Resolve
+from md5light.download.hasher import Hasher
+from md5light.download.response import NoAnswer, Response
+from md5light.download.transfer import Transfer, Watchdog
 from md5light.errors import Failure, PermanentFailure, Refused, TemporaryFailure
-from md5light.guard import Guard, Resolve
-from md5light.hasher import Hasher
 from md5light.job import Hashed
-from md5light.response import NoAnswer, Response
-from md5light.transfer import Transfer, Watchdog
 
 __all__ = ["Downloader", "Hashed", "Transfer"]
 

@@ -13,12 +13,12 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from md5light import outbox, totals
-from md5light.backoff import LONGEST_SECONDS, backoff_seconds
 from md5light.config import Config
-from md5light.database import Database, Row, Transaction
 from md5light.errors import Failure, Md5lightError, PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job
+from md5light.queue import outbox, totals
+from md5light.queue.backoff import LONGEST_SECONDS, backoff_seconds
+from md5light.queue.database import Database, Row, Transaction
 
 SUBMIT = """
     insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at)

@@ -1,0 +1,1 @@
+"""From a URL to an MD5; knows nothing of the queue."""

@@ -1,0 +1,1 @@
+"""From a result to a delivered mail; knows nothing of the queue."""

@@ -1,0 +1,1 @@
+"""Jobs and what is owed for them: all SQL."""
