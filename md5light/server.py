@@ -35,6 +35,9 @@ DISPATCHER_SECONDS = 5.0
 #: connections that may wait to be accepted
 BACKLOG = 1024
 
+#: connections at once; with files and listeners they stay below the 1,024 descriptors that a process may have
+CONNECTIONS = 1000
+
 
 class ListenError(Md5lightError):
     """The address can't be listened on; the message is one line that names it."""
@@ -92,7 +95,7 @@ def serve(config: Config) -> bool:
         map=loop,
         sockets=sockets,
         threads=config.server.threads,
-        connection_limit=1000,
+        connection_limit=CONNECTIONS,
         max_request_body_size=MAX_BODY_BYTES,
         asyncore_use_poll=True,
         ident=None,
@@ -107,6 +110,7 @@ def serve(config: Config) -> bool:
     notify("READY=1", f"STATUS=listening on {url}")
     watchdog = Watchdog()
     while not signals.count:
+        _make_room(loop)
         wasyncore.loop(timeout=watchdog.beat(), use_poll=True, map=loop, count=1)
     stopping(STOP_SECONDS + DISPATCHER_SECONDS)
     in_order = _finish(signals, loop, listeners)
@@ -114,6 +118,18 @@ def serve(config: Config) -> bool:
     database.close()
     log.info("stopped")
     return in_order
+
+
+def _make_room(loop: dict[int, Any]) -> None:
+    """Close the connection that has been silent longest, so that idle and slow clients keep nobody out.
+
+    Above its limit waitress would accept nobody until some client leaves or times out.
+    """
+    while len(loop) >= CONNECTIONS:
+        idle = [entry for entry in loop.values() if isinstance(entry, HTTPChannel) and not entry.requests]
+        if not idle:
+            return
+        min(idle, key=lambda channel: channel.last_activity).handle_close()
 
 
 def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGIServer]) -> bool:

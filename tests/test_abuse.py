@@ -1,0 +1,69 @@
+"""The server goes on answering, whatever its clients do."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.service import Service
+
+#: more than the server holds open at once
+MANY = 1500
+
+BEGINNINGS = {
+    "silent": b"",
+    "in the middle of a header": b"GET /check?id=1 HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    "in the middle of a body": b"POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nurl=",
+    "idle after an answer": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def _many_descriptors() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2 * MANY), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path) as service:
+        service.start_server()
+        yield service
+
+
+def connect(service: Service) -> socket.socket:
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS.values(), ids=BEGINNINGS.keys())
+def test_connections_that_are_held_open_keep_nobody_out(service: Service, beginning: bytes) -> None:
+    with contextlib.ExitStack() as opened:
+        for _ in range(MANY):
+            client = opened.enter_context(connect(service))
+            with contextlib.suppress(ConnectionError):  # it had to make room already
+                client.sendall(beginning)
+        for _ in range(20):
+            assert requests.get(f"{service.url}/check?id=none", timeout=5).status_code == 404
+
+
+def test_a_request_that_is_being_answered_is_not_closed_to_make_room(service: Service) -> None:
+    with contextlib.ExitStack() as opened, requests.Session() as session:
+        for _ in range(MANY):
+            opened.enter_context(connect(service))
+            assert session.get(f"{service.url}/healthz", timeout=5).status_code == 200
+
+
+def test_a_flood_of_oversized_bodies_is_refused(service: Service) -> None:
+    for _ in range(100):
+        answer = requests.post(f"{service.url}/submit", data=b"x" * 100_000, timeout=5)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert requests.get(f"{service.url}/check?id=none", timeout=5).status_code == 404
