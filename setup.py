@@ -46,6 +46,10 @@ setup(
             "openapi-spec-validator>=0.7",
             # /metrics is read by those who define the format.
             "prometheus_client",
+            # The page is used as people use it: in a real Chromium, the system's own.
+            "playwright",
+            # axe-core, without a download: what it finds would keep somebody from using the page.
+            "axe-playwright-python",
         ],
         "lint": ["ruff", "mypy", "types-requests", "types-jsonschema", "import-linter>=2"],
     },

@@ -42,6 +42,17 @@ FILE_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable"}
 LONGEST_REFRESH_SECONDS = 30
 
 
+#: the field of the form that a refusal is about, by its code; others are about neither
+WRONG_FIELDS = {
+    "missing_parameter": "url",
+    "invalid_url": "url",
+    "address_not_allowed": "url",
+    "port_not_allowed": "url",
+    "invalid_email": "email",
+    "too_many_mails": "email",
+}
+
+
 class Page:
     """Answers browsers; every method returns a whole answer to the request at hand."""
 
@@ -56,7 +67,7 @@ class Page:
 
     def home(self) -> bottle.HTTPResponse:
         """Show the form."""
-        return self._render("home", problem="", code="", fields={"url": "", "email": ""})
+        return self._render("home", problem="", wrong="", fields={"url": "", "email": ""})
 
     def file(self, version: str, name: str) -> bottle.HTTPResponse:
         """Hand out one of FILES."""
@@ -83,7 +94,7 @@ class Page:
             return bottle.HTTPResponse("", 303, {**PAGE_HEADERS, "Location": location})
         code, problem = _said(answer)
         fields = {name: bottle.request.forms.getunicode(name, "") for name in ("url", "email")}
-        return self._render("home", answer.status_code, problem=problem, code=code, fields=fields)
+        return self._render("home", answer.status_code, problem=problem, wrong=WRONG_FIELDS.get(code), fields=fields)
 
     def _render(self, template: str, status: int = 200, **values: object) -> bottle.HTTPResponse:
         language = _language()

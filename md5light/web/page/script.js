@@ -202,9 +202,11 @@ function tell(card) {
 async function copy(button) {
   const code = button.parentElement.querySelector(".md5");
   getSelection().selectAllChildren(code);
-  // The clipboard is closed to pages that came unencrypted; the older way is open to them.
-  if (navigator.clipboard) await navigator.clipboard.writeText(code.textContent);
-  else document.execCommand("copy");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+  } catch {
+    document.execCommand("copy"); // the clipboard is closed to pages that came unencrypted; the older way is not
+  }
   news.textContent = button.dataset.copied;
   button.dataset.label ??= button.textContent;
   button.textContent = button.dataset.copied;

@@ -1,0 +1,617 @@
+"""The page for people, in a real Chromium, over a real server and pool."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from md5light.queue.jobs import Queue
+from md5light.web.page.browser import is_from_another_site, preferred_language, prefers_html
+from md5light.web.page.card import make_card
+from md5light.web.page.language import LANGUAGES
+from md5light.web.page.words import REASONS
+from tests.browser import chromium
+from tests.origin import Gate, Origin, Peer, reply
+from tests.service import Service, running
+
+BODY = b"0123456789" * 100_000
+HOSTILE = "/<img/src=x/onerror=alert(1)>\"'</title></script><script>alert(1)</script>{{7*7}}%0A%25"
+BROWSER_ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+SCREENS: dict[str, dict[str, Any]] = {
+    "desktop": {},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"viewport": {"width": 320, "height": 640}, "locale": "ru-RU"},
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    with Origin() as origin:
+        origin.serve("/hello.txt", b"hello\n")
+        origin.serve("/busy.iso", lambda peer: peer.reply(b"", "503 Service Unavailable"))
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    download = {"allow_networks": "127.0.0.0/8", "read_timeout": 60}  # a file's second half comes when we like
+    with running(folder, queue={"retry_seconds": 600}, download=download) as service:
+        yield service
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser, service: Service) -> Iterator[Open]:
+    """Open the page in a browser that was never used; whatever it loads must be ours, and its console stay clean."""
+    contexts: list[BrowserContext] = []
+    loaded: list[str] = []
+    complaints: list[str] = []
+
+    def watch(page: Page) -> None:
+        page.on("request", lambda request: loaded.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text))
+
+    def open_page(path: str = "/", **settings: Any) -> Page:
+        contexts.append(browser.new_context(**{"viewport": {"width": 1000, "height": 720}, **settings}))
+        contexts[-1].on("page", watch)
+        page = contexts[-1].new_page()
+        page.goto(service.url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [url for url in loaded if not url.startswith(service.url)] == []
+    refusals = re.compile(
+        r"Failed to load resource: (the server responded with a status of 4|net::ERR_INTERNET_DISC)"
+    )
+    assert [text for text in complaints if not refusals.match(text)] == []
+
+
+def serve_in_two(origin: Origin, path: str, *, announced: bool = True) -> Gate:
+    """Serve BODY up to its half until the gate is opened."""
+    gate = origin.gate()
+
+    def script(peer: Peer) -> None:
+        peer.send(reply(length=len(BODY)) if announced else b"HTTP/1.1 200 OK\r\n\r\n")
+        peer.send(BODY[: len(BODY) // 2])
+        gate.wait(60)
+        peer.send(BODY[len(BODY) // 2 :])
+
+    origin.serve(path, script)
+    return gate
+
+
+def submit(page: Page, url: str, email: str = "") -> Locator:
+    """Submit the form and return the new job's card."""
+    before = page.locator(".card").count()
+    page.get_by_label("URL").fill(url)
+    page.locator("#email").fill(email)
+    page.locator("#submit button").click()
+    expect(page.locator(".card")).to_have_count(before + 1)
+    return page.locator("[data-job]").first
+
+
+def words(pattern: str) -> re.Pattern[str]:
+    """Match with spaces of any kind: numbers and their units are not parted at the end of a line."""
+    return re.compile(pattern.replace(" ", r"\s"))
+
+
+def set_hidden(page: Page, hidden: bool) -> None:
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')) }",
+        hidden,
+    )
+
+
+# --- with a script ---------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_submitted_watched_and_done(open_page: Open, origin: Origin) -> None:
+    gate = serve_in_two(origin, "/watched.iso")
+    page = open_page()
+    job = submit(page, origin.url("/watched.iso"))
+    expect(job.locator(".status")).to_have_text("Running")
+    bar = job.get_by_role("progressbar")
+    expect(bar).to_have_js_property("value", len(BODY) / 2)
+    expect(bar).to_have_js_property("max", len(BODY))
+    expect(job.locator(".figures")).to_have_text(words(r"^500 kB of 1\.0 MB · [\d.]+ kB/s · \d+ s left$"))
+    gate.set()
+    expect(job.locator(".status")).to_have_text("Done")
+    expect(job.locator(".md5")).to_have_text(hashlib.md5(BODY).hexdigest())
+    expect(job.locator(".figures")).to_have_text(words(r"^1\.0 MB · in [\d.]+ s$"))
+    expect(bar).to_have_count(0)
+    expect(page.get_by_role("status")).to_have_text("watched.iso, Done")
+
+
+def test_a_file_of_unknown_size_has_a_bar_without_end(open_page: Open, origin: Origin) -> None:
+    gate = serve_in_two(origin, "/endless.csv", announced=False)
+    job = submit(open_page(), origin.url("/endless.csv?all"))
+    expect(job.locator(".name")).to_have_text("endless.csv")
+    expect(job.locator(".figures")).to_have_text(words(r"^500 kB · [\d.]+ kB/s$"))
+    expect(job.get_by_role("progressbar")).not_to_have_attribute("value", re.compile(""))
+    gate.set()
+    expect(job.locator(".status")).to_have_text("Done")
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["with clipboard", "without"])
+def test_the_md5_is_copied(open_page: Open, origin: Origin, encrypted: bool) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    if not encrypted:  # browsers hide it from pages that came unencrypted from elsewhere than loopback
+        page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    job = submit(page, origin.url("/hello.txt"))
+    job.get_by_role("button", name="Copy").click()
+    expect(job.get_by_role("button", name="Copied")).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("Copied")
+    page.get_by_label("URL").press("Control+V")
+    expect(page.get_by_label("URL")).to_have_value(hashlib.md5(b"hello\n").hexdigest())
+
+
+def test_a_failure_is_told_in_plain_words(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    job = submit(page, origin.url("/missing.zip"))
+    expect(job.locator(".status")).to_have_text("Failed")
+    expect(job.locator(".reason")).to_have_text("Instead of the file the server sent the error 404.")
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"^missing.zip, Failed, Instead of the file"))
+
+
+def test_another_attempt_is_announced(open_page: Open, origin: Origin) -> None:
+    job = submit(open_page(), origin.url("/busy.iso"))
+    expect(job.locator(".reason")).to_have_text("Instead of the file the server sent the error 503.")
+    expect(job.locator(".figures")).to_have_text(words(r"^Attempt 2 of 5 in \d+ min$"))
+    expect(job.locator(".status")).to_have_text("Waiting")
+
+
+def test_a_reload_keeps_the_list_until_it_is_cleared(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    submit(page, origin.url("/hello.txt"))
+    submit(page, origin.url("/missing.zip"))
+    second = page.context.new_page()
+    for shown in (page, second):
+        shown.goto(page.url)
+        expect(shown.locator(".name")).to_have_text(["missing.zip", "hello.txt"])
+        expect(shown.locator(".status")).to_have_text(["Failed", "Done"])
+    page.get_by_role("button", name="Clear the list").click()
+    for shown in (page, second):
+        expect(shown.locator("#jobs")).to_be_hidden()
+    page.reload()
+    expect(page.locator("#jobs")).to_be_hidden()
+
+
+def test_a_removed_job_leaves_the_list(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    submit(page, origin.url("/hello.txt"))
+    page.evaluate("""
+        const ids = JSON.parse(localStorage.getItem("md5light.jobs"));
+        localStorage.setItem("md5light.jobs", JSON.stringify(["0e4fac17-f367-4807-8c28-8a059a2f82ac", ...ids]));
+    """)
+    page.reload()
+    expect(page.locator("#jobs li")).to_have_count(1)
+    expect(page.locator(".name")).to_have_text(["hello.txt"])
+
+
+def test_rubbish_in_the_storage_does_no_harm(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    for rubbish in ("{", "7", '{"a":1}', '[1, null, "../../submit", "x y"]'):
+        page.evaluate("rubbish => localStorage.setItem('md5light.jobs', rubbish)", rubbish)
+        page.reload()
+        expect(page.locator("#jobs")).to_be_hidden()
+    expect(submit(page, origin.url("/hello.txt")).locator(".status")).to_have_text("Done")
+
+
+def test_a_wrong_field_is_named_and_focused(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    for url, email, field, words in (
+        ("", "", "url", "Enter the URL of a file."),
+        ("example.com/a", "", "url", "This is no URL that can be downloaded."),
+        ("http://10.0.0.1/", "", "url", "This URL leads into a private network"),
+        (origin.url("/hello.txt"), "nobody", "email", "This is not a mail address"),
+    ):
+        page.locator("#url").fill(url)
+        page.locator("#email").fill(email)
+        page.locator("#submit button").click()
+        expect(page.get_by_role("alert")).to_contain_text(words)
+        expect(page.locator("[aria-invalid=true]")).to_have_id(field)
+        expect(page.locator(f"#{field}")).to_be_focused()
+        expect(page.locator(f"#{field}")).to_have_value(url if field == "url" else email)
+    submit(page, origin.url("/hello.txt"))
+    expect(page.get_by_role("alert")).to_be_empty()
+    expect(page.locator("[aria-invalid=true]")).to_have_count(0)
+
+
+def test_the_keyboard_is_enough(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    page.locator("#url").focus()
+    page.keyboard.type(origin.url("/hello.txt"))
+    page.keyboard.press("Tab")
+    page.keyboard.type("ann@localhost")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".status")).to_have_text("Done")
+    expect(page.locator("#url")).to_be_focused()
+    for _ in range(4):  # address, submit, clear, the job's link
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="hello.txt")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("dl")).to_contain_text("6 bytes")
+    expect(page.locator("dl")).to_contain_text(re.compile("is sent with the result|sent"))
+
+
+def test_a_server_out_of_reach_is_told(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    page.context.set_offline(True)
+    page.locator("#url").fill(origin.url("/hello.txt"))
+    page.locator("#submit button").click()
+    expect(page.get_by_role("alert")).to_contain_text("The service can't be reached.")
+    page.context.set_offline(False)
+    page.locator("#submit button").click()
+    expect(page.locator(".status")).to_have_text("Done")
+
+
+def test_looks_slow_down_and_stop_while_the_tab_is_hidden(open_page: Open, origin: Origin) -> None:
+    serve_in_two(origin, "/long.iso")
+    page = open_page()
+    page.clock.install()
+    page.reload()
+    submit(page, origin.url("/long.iso"))
+    looks: list[str] = []
+    page.on("request", lambda request: looks.append(request.url))
+    for _ in range(15):
+        with page.expect_response("**/jobs/*"):
+            page.clock.run_for(10_000)
+    before = len(looks)
+    page.clock.run_for(5_000)
+    assert len(looks) == before
+    set_hidden(page, True)
+    page.clock.run_for(100_000)
+    assert len(looks) == before
+    with page.expect_response("**/jobs/*"):
+        set_hidden(page, False)
+    with page.expect_response("**/jobs/*"):
+        page.clock.run_for(1_000)
+
+
+def test_a_link_in_a_mail_or_chat_shows_the_job(open_page: Open, service: Service, origin: Origin) -> None:
+    gate = serve_in_two(origin, "/linked.iso")
+    page = open_page(f"/jobs/{service.submit(origin.url('/linked.iso'))}")
+    expect(page).to_have_title("Running: linked.iso · md5light")
+    gate.set()
+    expect(page).to_have_title("Done: linked.iso · md5light")
+    expect(page.locator(".md5")).to_have_text(hashlib.md5(BODY).hexdigest())
+    expect(page.locator("dl")).to_contain_text("1,000,000 bytes")
+    page.get_by_role("link", name="Another file").click()
+    expect(page.locator("#url")).to_be_visible()
+
+
+def test_a_job_that_is_not_there_is_told(open_page: Open) -> None:
+    page = open_page("/jobs/0e4fac17-f367-4807-8c28-8a059a2f82ac")
+    expect(page.get_by_role("heading")).to_contain_text("There is no job at this address.")
+
+
+# --- without a script ------------------------------------------------------------------------------------------
+
+
+def test_it_works_without_a_script(open_page: Open, origin: Origin) -> None:
+    gate = serve_in_two(origin, "/plain.iso")
+    page = open_page(java_script_enabled=False)
+    page.get_by_label("URL").fill(origin.url("/plain.iso"))
+    page.locator("#submit button").click()
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator(".figures")).to_contain_text("500 kB of 1.0 MB")
+    gate.set()
+    expect(page.locator(".md5")).to_have_text(hashlib.md5(BODY).hexdigest(), timeout=10_000)
+    expect(page.get_by_role("button")).to_have_count(0)
+
+
+def test_a_refused_form_comes_back_without_a_script(open_page: Open) -> None:
+    page = open_page(java_script_enabled=False)
+    page.get_by_label("URL").fill("ftp://example.com/é\"'<b>")
+    page.locator("#email").fill("ann@example.com")
+    page.locator("#submit button").click()
+    expect(page.get_by_role("alert")).to_contain_text("This is no URL that can be downloaded.")
+    expect(page.get_by_label("URL")).to_have_value("ftp://example.com/é\"'<b>")
+    expect(page.locator("#email")).to_have_value("ann@example.com")
+
+
+# --- safety ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
+def test_a_hostile_url_and_answer_are_shown_as_text(open_page: Open, origin: Origin, scripted: bool) -> None:
+    origin.serve(HOSTILE, lambda peer: peer.reply(b"", "200 OK", "Content-Type: <b onclick=alert(1)>bold</b>"))
+    page = open_page(java_script_enabled=scripted)
+    page.on("dialog", lambda dialog: pytest.fail(f"the page said {dialog.message}"))
+    page.get_by_label("URL").fill(origin.url(HOSTILE))
+    page.locator("#submit button").click()
+    expect(page.locator(".status")).to_have_text("Done", timeout=10_000)
+    expect(page.locator(".url")).to_have_text(origin.url(HOSTILE))
+    expect(page.locator(".card img, .card script")).to_have_count(0)
+    page.locator(".name a").click()
+    expect(page.locator("dl")).to_contain_text("<b onclick=alert(1)>bold</b>")
+    expect(page.locator("main img, main script, dl b")).to_have_count(0)
+    assert "49" not in page.title()
+
+
+def test_pages_carry_their_policy(service: Service, origin: Origin) -> None:
+    for path in ("/", f"/jobs/{service.submit(origin.url('/hello.txt'))}", "/jobs/nothing"):
+        answer = requests.get(service.url + path, headers={"Accept": BROWSER_ACCEPT}, timeout=10)
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert answer.headers["Content-Security-Policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert answer.headers["Vary"] == "Accept, Accept-Language"
+        assert not re.search(r"<script(?! src=)|<style| on\w+=| style=|//(?!127\.0\.0\.1)\w", answer.text)
+
+
+def test_a_form_of_another_site_makes_no_job(open_page: Open, browser: Browser, service: Service) -> None:
+    form = f'<form method=post action="{service.url}/submit"><input name=url value=http://e.com/><button>go</button>'
+    with Origin() as attacker:
+        attacker.serve("/", reply(form.encode(), "200 OK", "Content-Type: text/html"))
+        page = browser.new_page()
+        page.goto(attacker.url("/", host="localhost"))
+        with page.expect_response("**/submit") as answer:
+            page.get_by_role("button").click()
+        assert answer.value.status == 403
+        expect(page.get_by_role("alert")).to_contain_text("This form was sent by another web site")
+        expect(page.locator("[aria-invalid=true]")).to_have_count(0)
+        page.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "foreign"),
+    [
+        ({}, False),
+        ({"Sec-Fetch-Site": "same-origin"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://inside:8080"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://md5.example.org"}, False),
+        ({"Origin": "http://inside:8080"}, False),
+        ({"Origin": "https://md5.example.org"}, False),
+        ({"Origin": "http://inside"}, True),
+        ({"Origin": "http://elsewhere.example.org"}, True),
+        ({"Origin": "null"}, True),
+        ({"Origin": ""}, True),
+        ({"Origin": "http://[half"}, True),
+    ],
+)
+def test_browsers_tell_where_a_form_comes_from(headers: dict[str, str], foreign: bool) -> None:
+    assert is_from_another_site({"Host": "inside:8080", **headers}, "https://md5.example.org/sub") == foreign
+
+
+def test_a_script_is_told_of_another_site_in_json(service: Service) -> None:
+    answer = requests.post(f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
+
+
+# --- who gets what ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("application/json, text/plain, */*", False),
+        ("application/json, text/html", False),
+        ("text/html;q=0.5, application/json", False),
+        ("text/html;q=0, */*", False),
+        ("text/html;q=rubbish, application/json;q=nan", False),
+        (BROWSER_ACCEPT, True),
+        ("text/html", True),
+        ("TEXT/HTML", True),
+        ("text/*", True),
+        ("application/json;q=0.9, text/html", True),
+        ("application/json;q=0, */*", True),
+    ],
+)
+def test_only_who_prefers_a_page_gets_one(accept: str, html: bool) -> None:
+    assert prefers_html({"Accept": accept}) == html
+
+
+@pytest.mark.parametrize(
+    ("accept", "language"),
+    [
+        ("", "en"),
+        ("*", "en"),
+        ("de", "en"),
+        ("ru", "ru"),
+        ("ru-RU,ru;q=0.9,en-US;q=0.8", "ru"),
+        ("en-GB,en;q=0.9,ru;q=0.8", "en"),
+        ("de,ru;q=0.5,en;q=0.4", "ru"),
+        ("run", "en"),
+    ],
+)
+def test_the_language_is_the_readers(accept: str, language: str) -> None:
+    assert preferred_language({"Accept-Language": accept}) == language
+
+
+def test_scripts_still_get_json(service: Service, origin: Origin) -> None:
+    job_id = service.submit(origin.url("/hello.txt"))
+    for path, status in ((job_id, 200), ("nothing", 404)):
+        answer = requests.get(f"{service.url}/jobs/{path}", timeout=10)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/json")
+        assert answer.headers["Vary"] == "Accept"
+
+
+def test_a_browser_is_sent_to_the_job(service: Service, origin: Origin) -> None:
+    answer = requests.post(
+        f"{service.url}/submit",
+        data={"url": origin.url("/hello.txt")},
+        headers={"Accept": BROWSER_ACCEPT},
+        allow_redirects=False,
+        timeout=10,
+    )
+    assert answer.status_code == 303
+    assert re.fullmatch(r"/jobs/[0-9a-f-]{36}", answer.headers["Location"])
+
+
+def test_files_are_kept_by_the_browser_as_long_as_they_are_the_same(service: Service) -> None:
+    style = re.search(r'href="(/page/\w+/)style.css"', requests.get(service.url, timeout=10).text)
+    assert style is not None
+    for name, kind in (("style.css", "text/css"), ("script.js", "text/javascript"), ("icon.svg", "image/svg+xml")):
+        answer = requests.get(f"{service.url}{style[1]}{name}", timeout=10)
+        assert (answer.headers["Content-Type"], answer.headers["Cache-Control"]) == (
+            kind,
+            "public, max-age=31536000, immutable",
+        )
+    for path in (f"{style[1]}words.py", f"{style[1]}..%2fweb.py", "/page/old/style.css"):
+        assert requests.get(service.url + path, timeout=10).status_code == 404
+
+
+# --- looks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def state(browser: Browser, service: Service, origin: Origin) -> Any:
+    """Make the storage of a browser that has one job of each kind."""
+    page = browser.new_page()
+    page.goto(service.url)
+    serve_in_two(origin, "/half.iso")
+    for path in ("/hello.txt", "/missing.zip", f"/{'long' * 200}", "/busy.iso", "/half.iso"):
+        submit(page, origin.url(path))
+    expect(page.locator(".status")).to_have_text(["Running", "Waiting", "Failed", "Failed", "Done"])
+    state = page.context.storage_state()
+    page.context.close()
+    return state
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_nobody_is_left_out(open_page: Open, state: Any, screen: str) -> None:
+    """Every state, on every kind of screen: axe finds nothing, and nothing sticks out."""
+    page = open_page(storage_state=state, **SCREENS[screen])
+    page.locator("#submit button").click()
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    expect(page.locator(".card")).to_have_count(5)
+    expect(page.locator(".card").first.get_by_role("progressbar")).to_have_js_property("value", len(BODY) / 2)
+    check_looks(page)
+    page.locator(".name a").first.click()
+    expect(page.locator("dl")).to_be_visible()
+    check_looks(page)
+
+
+def test_an_empty_list_and_a_missing_job_leave_nobody_out(open_page: Open) -> None:
+    for path in ("/", "/jobs/nothing"):
+        check_looks(open_page(path))
+
+
+def check_looks(page: Page) -> None:
+    page.evaluate("document.getAnimations().forEach(animation => animation.effect.updateTiming({ duration: 0 }))")
+    assert Axe().run(page).generate_snapshot() == ""
+    width = page.evaluate("document.documentElement.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_letters_twice_as_large_fit(open_page: Open, origin: Origin) -> None:
+    page = open_page(viewport={"width": 640, "height": 480})
+    submit(page, origin.url("/hello.txt"))
+    expect(page.locator(".md5")).to_be_visible()
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    check_looks(page)
+
+
+def test_colours_follow_the_system(open_page: Open) -> None:
+    colours = {
+        scheme: open_page(color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+        for scheme in ("light", "dark")
+    }
+    light, dark = (sum(map(int, re.findall(r"\d+", colours[scheme]))) for scheme in ("light", "dark"))
+    assert light > 700
+    assert dark < 100
+
+
+def test_who_wants_little_motion_gets_none(open_page: Open, origin: Origin) -> None:
+    serve_in_two(origin, "/still.csv", announced=False)
+    page = open_page(reduced_motion="reduce")
+    submit(page, origin.url("/still.csv"))
+    expect(page.get_by_role("progressbar")).to_have_css("animation-name", "none")
+
+
+def test_russians_are_spoken_to_in_russian(open_page: Open, origin: Origin) -> None:
+    page = open_page(locale="ru-RU")
+    expect(page.locator("html")).to_have_attribute("lang", "ru")
+    expect(page.get_by_role("heading").first).to_have_text("MD5 файла из интернета")
+    job = submit(page, origin.url("/missing.zip"))
+    expect(job.locator(".status")).to_have_text("Не удалось")
+    expect(job.locator(".reason")).to_have_text("Вместо файла сервер прислал ошибку 404.")
+    job = submit(page, origin.url("/hello.txt"))
+    expect(job.locator(".figures")).to_have_text(words(r"^6 байт · за [\d,]+ с$"))
+
+
+# --- words and numbers -----------------------------------------------------------------------------------------
+
+
+def test_numbers_are_written_as_people_read_them() -> None:
+    english, russian = LANGUAGES["en"], LANGUAGES["ru"]
+    sizes = (0, 999, 1000, 99_950, 999_499, 999_500, 1_234_567, 5 * 10**15)
+    assert [english.size(size).replace("\u00a0", " ") for size in sizes] == [
+        "0 bytes",
+        "999 bytes",
+        "1.0 kB",
+        "100 kB",
+        "999 kB",
+        "1.0 MB",
+        "1.2 MB",
+        "5,000 TB",
+    ]
+    spans = (0, 0.44, 0.96, 59.4, 59.6, 3599, 3600, 3900, 86_400, 93_600)
+    assert [english.duration(span).replace("\u00a0", " ") for span in spans] == [
+        "0.1 s",
+        "0.4 s",
+        "1 s",
+        "59 s",
+        "1 min",
+        "59 min",
+        "1 h",
+        "1 h 5 min",
+        "1 d",
+        "1 d 2 h",
+    ]
+    assert russian.size(1_234_567) == "1,2\u00a0МБ"
+    assert russian.number(1_234_567) == "1\u00a0234\u00a0567"
+
+
+def test_every_code_has_its_words_and_an_unknown_one_its_message() -> None:
+    for language in LANGUAGES.values():
+        for code in REASONS:
+            assert "{" not in language.reason(code, "The server answered with status 404.")
+        assert language.reason("new_code", "It {broke}.") == "It {broke}."
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://example.com/a/b.iso?x=/y#/z", "b.iso"),
+        ("https://example.com/a/", "a"),
+        ("https://example.com", "example.com"),
+        ("https://example.com/?q", "example.com"),
+    ],
+)
+def test_a_job_is_named_after_its_file(queue: Queue, url: str, name: str) -> None:
+    job = queue.get(queue.submit(url, "example.com"))
+    assert job is not None
+    assert make_card(job, LANGUAGES["en"], job.created_at).name == name
