@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -560,6 +563,17 @@ def test_russians_are_spoken_to_in_russian(open_page: Open, origin: Origin) -> N
     expect(job.locator(".reason")).to_have_text("Вместо файла сервер прислал ошибку 404.")
     job = submit(page, origin.url("/hello.txt"))
     expect(job.locator(".figures")).to_have_text(words(r"^6 байт · за [\d,]+ с$"))
+
+
+def test_the_picture_in_readme_can_be_taken_anew(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "tests.screenshot", str(tmp_path / "page.png")]
+    subprocess.run(command, cwd=root, check=True, timeout=100)
+    assert "](scripts/page.png)" in (root / "README.md").read_text(encoding="utf-8")
+    for picture in (tmp_path / "page.png", root / "scripts/page.png"):
+        content = picture.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) < 150_000
 
 
 # --- words and numbers -----------------------------------------------------------------------------------------

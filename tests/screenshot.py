@@ -1,0 +1,65 @@
+"""README's picture of the page: python -m tests.screenshot FILE, or scripts/screenshot."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser import chromium
+from tests.origin import Origin, Peer, Script, reply
+from tests.service import Service, running
+
+MEGABYTE = bytes(1_000_000)
+TOTAL, SENT = 658, 421
+
+
+def take_screenshot(file: Path) -> None:
+    """Write a picture of the page with one job of each kind; all that it shows is served on loopback."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Origin() as origin,
+        running(Path(folder), download={"read_timeout": 60}) as service,
+        chromium() as browser,
+    ):
+        origin.serve("/photos-2024.zip", MEGABYTE * 48)
+        origin.serve("/debian-netinst.iso", _half_of_it(origin))
+        page = browser.new_page(viewport={"width": 880, "height": 600}, color_scheme="light", locale="en-GB")
+        _submit_all(page, service, origin)
+        page.locator("h1").click()  # out of the field
+        page.screenshot(path=file, full_page=True)
+
+
+def _half_of_it(origin: Origin) -> Script:
+    """Make a download that stands still after SENT megabytes."""
+    gate = origin.gate()
+
+    def script(peer: Peer) -> None:
+        peer.send(reply(length=TOTAL * len(MEGABYTE)))
+        for _ in range(SENT):
+            peer.send(MEGABYTE)
+        gate.wait(60)
+
+    return script
+
+
+def _submit_all(page: Page, service: Service, origin: Origin) -> None:
+    page.goto(service.url)
+    for path, status in (
+        ("/missing.tar.gz", "Failed"),
+        ("/photos-2024.zip", "Done"),
+        ("/debian-netinst.iso", "Running"),
+    ):
+        page.locator("#url").fill(origin.url(path, host="localhost"))
+        page.locator("#submit button").click()
+        expect(page.locator(".name").first).to_have_text(path[1:])
+        expect(page.locator(".status").first).to_have_text(status)
+    expect(page.locator(".figures").first).to_contain_text(f"{SENT}\u00a0MB", timeout=30_000)
+    expect(page.get_by_role("progressbar")).to_have_js_property("value", SENT * len(MEGABYTE))
+    page.evaluate("document.getAnimations().forEach(animation => animation.finish())")
+
+
+if __name__ == "__main__":
+    take_screenshot(Path(sys.argv[1]))
