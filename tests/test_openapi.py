@@ -78,3 +78,6 @@ def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
         get(path, path)
     for data in ({}, {"url": "http://127.1/"}, {"url": b"a" * 70_000}):
         check("/submit", "post", requests.post(f"{service.url}/submit", data=data, timeout=10))
+    foreign = requests.post(f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10)
+    assert foreign.status_code == 403
+    check("/submit", "post", foreign)

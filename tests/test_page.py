@@ -259,6 +259,19 @@ def test_the_keyboard_is_enough(open_page: Open, origin: Origin) -> None:
     expect(page.locator("dl")).to_contain_text(re.compile("is sent with the result|sent"))
 
 
+def test_focus_and_selection_stay_while_a_card_changes(open_page: Open, origin: Origin) -> None:
+    gate = serve_in_two(origin, "/focused.iso")
+    page = open_page()
+    job = submit(page, origin.url("/focused.iso"))
+    expect(job.locator(".figures")).to_contain_text(words("500 kB"))
+    job.get_by_role("link").focus()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.card .url'))")
+    gate.set()
+    expect(job.locator(".status")).to_have_text("Done")
+    expect(job.get_by_role("link")).to_be_focused()
+    assert page.evaluate("getSelection().toString()").strip() == origin.url("/focused.iso")
+
+
 def test_a_server_out_of_reach_is_told(open_page: Open, origin: Origin) -> None:
     page = open_page()
     page.context.set_offline(True)
