@@ -442,7 +442,10 @@ def _check_certificates(file: Path, section: str, ca_file: str) -> None:
 
 
 def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]) -> Config:
-    """Fill in the password from its file, or from the credential that systemd's LoadCredential= hands over."""
+    """Fill in the password from its file, or from the credential that systemd's LoadCredential= hands over.
+
+    `password_file` then names the file that it was read from; a password without one stood in the INI file itself.
+    """
     source = config.smtp.password_file
     if config.smtp.password:
         if source:
@@ -459,7 +462,7 @@ def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]
         raise _wrong(file, "smtp", "password_file", source, f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise _wrong(file, "smtp", "password_file", source, "is not UTF-8 text") from None
-    return dataclasses.replace(config, smtp=dataclasses.replace(config.smtp, password=first))
+    return dataclasses.replace(config, smtp=dataclasses.replace(config.smtp, password=first, password_file=source))
 
 
 def _written(value: object) -> str:

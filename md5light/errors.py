@@ -4,7 +4,8 @@ Md5lightError
 ├── ConfigError            wrong configuration: a command exits with 78
 ├── DatabaseError          the database can't be opened: a command exits with 1
 │   └── DatabaseUnavailable    it can't be read or written now: /submit answers 503
-├── Refused                a submission that is not accepted: /submit answers 400
+├── NotDone                what a command was asked for failed or does not exist: it exits with 1
+├── Refused                a submission that is not accepted: /submit answers 400, a command exits with 2
 ├── Stopped                a download was ended by the worker itself, not by what it met
 └── Failure                a download or a mail did not succeed
     ├── TemporaryFailure       worth another attempt
@@ -28,6 +29,10 @@ class DatabaseError(Md5lightError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database was opened but does not answer or can't be written now; trying later may help."""
+
+
+class NotDone(Md5lightError):
+    """A command of the administration failed; the message is one line."""
 
 
 class Refused(Md5lightError):

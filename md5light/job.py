@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 #: what may be known of a job's state; the last three are ends
 STATUSES = ("queued", "running", "done", "failed", "canceled")
@@ -86,3 +88,43 @@ class Mail:
     size: int | None
     finished_at: float
     error_message: str | None
+
+
+def describe(job: Job) -> dict[str, object]:
+    """Tell everything that may be known of a job; the address it is mailed to may not."""
+    waits = job.status == "queued" and job.due_at is not None and job.due_at > time.time()
+    return {
+        "id": job.id,
+        "url": job.url,
+        "status": job.status,
+        "md5": job.md5,
+        "size": job.size,
+        "bytes_done": job.bytes_done,
+        "bytes_total": job.bytes_total,
+        "attempts": job.attempts,
+        "max_attempts": job.max_attempts,
+        "next_attempt_at": _time(job.due_at) if waits else None,
+        "error": error_of(job) if job.error_code else None,
+        "created_at": _time(job.created_at),
+        "started_at": _time(job.started_at),
+        "finished_at": _time(job.finished_at),
+        "final_url": job.final_url,
+        "content_type": job.content_type,
+        "etag": job.etag,
+        "last_modified": job.last_modified,
+        "mail": job.mail,
+    }
+
+
+def error_of(job: Job) -> dict[str, str | None]:
+    """Tell why a job has not succeeded."""
+    if job.status == "canceled":
+        return {"code": "canceled", "message": "The job was canceled."}
+    return {"code": job.error_code, "message": job.error_message}
+
+
+def _time(seconds: float | None) -> str | None:
+    """Write a time as RFC 3339 does, in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

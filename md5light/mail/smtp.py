@@ -41,7 +41,7 @@ class Smtp:
         self._tls = _tls_context(config.ca_file)
         self._line = Line()
         self._smtp: smtplib.SMTP | None = None
-        #: the server's own words where it refused; they may hold the address
+        #: the server's own words where it refused, the system's where a connection failed; they may hold the address
         self.answer = ""
 
     def steps(self, message: EmailMessage, recipient: str) -> Iterator[str]:
@@ -80,6 +80,8 @@ class Smtp:
             raise  # about this mail, not about the session
         except OSError as error:
             self._drop()
+            if isinstance(error, ConnectionError):
+                self.answer = error.strerror or ""  # such as: Connection refused
             raise self._reason(error) from None
         except BaseException:
             self._drop()
@@ -216,6 +218,28 @@ class Smtp:
         if isinstance(error, ssl.SSLError):
             return TemporaryFailure("tls_failed", "The mail server does not speak TLS with us.")
         return TemporaryFailure("connection_failed", "The connection to the mail server could not be made or ended.")
+
+
+def unreachable(config: SmtpConfig, seconds: float) -> str:
+    """Tell what keeps a connection from the mail server, after `seconds` at most; empty: nothing does.
+
+    No word is said to it.
+    """
+    problem = "The mail server does not answer."
+
+    def connect() -> None:
+        nonlocal problem
+        try:
+            socket.create_connection((config.host, config.port), seconds).close()
+            problem = ""
+        except (OSError, UnicodeError) as error:
+            problem = f"{getattr(error, 'strerror', None) or error}"
+
+    # A thread of its own: how long the look-up of a name takes is for the system's resolver to decide.
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    connecting.join(seconds)
+    return problem
 
 
 class Line:

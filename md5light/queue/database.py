@@ -39,11 +39,13 @@ CHECKPOINT_PAGES = 4000
 JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
 
 
-def open_database(location: str, *, durable: bool, clock: Callable[[], float] = time.time) -> Database:
+def open_database(
+    location: str, *, durable: bool, create: bool = True, clock: Callable[[], float] = time.time
+) -> Database:
     """Open the database that the configuration names, bringing its schema up to date."""
     if location.startswith("postgresql://"):
         raise DatabaseError("database postgresql://…: this version of md5light keeps its jobs in an SQLite file")
-    return Database(location, durable=durable, clock=clock)
+    return Database(location, durable=durable, create=create, clock=clock)
 
 
 class Transaction:
@@ -103,11 +105,13 @@ class Database:
     """One process's access to an SQLite file: reads side by side, one commit for all waiting writes.
 
     `durable` makes each commit survive the loss of power (synchronous=FULL); without it a power cut may undo
-    the latest commits, while a killed process never does. Open it after a fork, never before.
-    Raises DatabaseError when the file can't be opened, isn't md5light's, or is of a newer version.
+    the latest commits, while a killed process never does. Open it after a fork, never before. Without `create` the
+    file must be there. Raises DatabaseError when it can't be opened, isn't md5light's, or is of a newer version.
     """
 
-    def __init__(self, path: str, *, durable: bool, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: str, *, durable: bool, create: bool = True, clock: Callable[[], float] = time.time
+    ) -> None:
         self.path = Path(path)
         self._durable = durable
         self._clock = clock
@@ -117,7 +121,10 @@ class Database:
         #: a thread commits, or has been told to
         self._committing = False
         try:
-            self._create_private()
+            if create:
+                self._create_private()
+            else:
+                self.path.stat()
             self._writer = self._connect()
             with _closed_on_error(self._writer):
                 self._writer.execute("pragma busy_timeout = 0")  # _patiently waits in its place

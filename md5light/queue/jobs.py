@@ -37,11 +37,17 @@ RECIPIENT_LIMIT = """
     order by created_at desc limit 1 offset :limit - 1
 """
 
-GET = """
+JOBS = """
     select jobs.*, coalesce(outbox.status, case when jobs.email is null or jobs.finished_at is not null
         then 'none' else 'waiting' end) as mail
-    from jobs left join outbox on outbox.job_id = jobs.id where jobs.id = :id
+    from jobs left join outbox on outbox.job_id = jobs.id
 """
+
+GET = f"{JOBS} where jobs.id = :id"
+
+NEWEST = f"{JOBS} order by jobs.created_at desc, jobs.id limit :limit"
+
+NEWEST_OF_STATUS = f"{JOBS} where jobs.status = :status order by jobs.created_at desc, jobs.id limit :limit"
 
 COUNT_UNFINISHED = """
     select count(*) as unfinished from (select 1 from jobs where finished_at is null limit :limit) as counted
@@ -90,6 +96,12 @@ SETTLE = """
 CANCEL = """
     update jobs set status = 'canceled', due_at = null, finished_at = :now, token = null, worker = null
     where id = :id and finished_at is null
+"""
+
+RETRY = """
+    update jobs set status = 'queued', due_at = :now, attempts = 0, started_at = null, finished_at = null,
+        bytes_done = 0, bytes_total = null, error_code = null, error_message = null
+    where id = :id and status in ('failed', 'canceled')
 """
 
 FREE = "update jobs set due_at = :now, token = null, worker = null where worker = :worker"
@@ -141,7 +153,8 @@ class Progress:
 
 
 class Queue:
-    """The jobs of one database, for clients (submit, get, cancel) and for workers (claim, renew, settle).
+    """The jobs of one database: for clients (submit, get, cancel), for administrators (newest, retry, purge) and for
+    workers (claim, renew, settle).
 
     Every method is one transaction, and raises DatabaseUnavailable when that could not be had.
     """
@@ -216,6 +229,28 @@ class Queue:
         """Return the job as it stands."""
         row = self._database.read(lambda transaction: transaction.one(GET, id=job_id))
         return Job(**row) if row else None
+
+    def newest(self, limit: int, status: str | None = None) -> list[Job]:
+        """Return the jobs submitted last, of one status or of all, the newest first."""
+        statement = NEWEST_OF_STATUS if status else NEWEST
+        parameters = {"status": status} if status else {}
+        rows = self._database.read(lambda transaction: transaction.all(statement, limit=limit, **parameters))
+        return [Job(**row) for row in rows]
+
+    def retry(self, job_id: str) -> bool:
+        """Make a failed or canceled job due as if it were new; False when there is none of this id.
+
+        Its mail is owed anew too, whatever became of the one that told of the failure.
+        """
+
+        def work(transaction: Transaction) -> bool:
+            retried = transaction.run(RETRY, id=job_id) == 1
+            if retried:
+                outbox.disown(transaction, job_id)
+                transaction.ring()
+            return retried
+
+        return self._database.write(work)
 
     def cancel(self, job_id: str) -> bool:
         """End an unfinished job; False when there is none of this id. Its worker finds out at its next renewal."""

@@ -20,6 +20,8 @@ OWE = """
     on conflict (job_id) do nothing
 """
 
+DISOWN = "delete from outbox where job_id = :job_id"
+
 DUE = "select 1 from outbox where due_at <= :now limit 1"
 
 CLAIM = """
@@ -47,6 +49,11 @@ LOST = PermanentFailure("worker_lost", "Each worker that took this mail ended be
 def owe(transaction: Transaction, job_id: str, recipient: str) -> None:
     """Note within `transaction` that `recipient` is to be told how the job ended."""
     transaction.run(OWE, job_id=job_id, recipient=recipient)
+
+
+def disown(transaction: Transaction, job_id: str) -> None:
+    """Forget within `transaction` what was owed for the job, sent or not: it will end anew."""
+    transaction.run(DISOWN, job_id=job_id)
 
 
 class Outbox:

@@ -6,7 +6,6 @@ import ipaddress
 import json
 import math
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -16,7 +15,7 @@ from md5light.config import Config
 from md5light.download import urls
 from md5light.download.guard import Guard
 from md5light.errors import DatabaseUnavailable, Refused
-from md5light.job import Job
+from md5light.job import Job, describe, error_of
 from md5light.logs import Log
 from md5light.mail.mailer import check_address
 from md5light.queue.jobs import Queue, QueueFull, TooMany
@@ -117,7 +116,7 @@ class _API:
         if job.status == "done":
             return answer(200, {"md5": job.md5, "status": "done", "url": job.url})
         if job.finished:
-            return answer(424, {"error": _reason(job), "status": "failed", "url": job.url})
+            return answer(424, {"error": error_of(job), "status": "failed", "url": job.url})
         return answer(202, {"status": "running"}, Retry_After=str(_seconds_to_wait(job)))
 
     def show(self, job_id: str) -> bottle.HTTPResponse:
@@ -165,32 +164,6 @@ class _API:
         except DatabaseUnavailable as reason:
             return unreadable(reason)
         return bottle.HTTPResponse(text, 200, {"Content-Type": metrics.CONTENT_TYPE})
-
-
-def describe(job: Job) -> dict[str, object]:
-    """Tell everything that may be known of a job; the address it is mailed to may not."""
-    waits = job.status == "queued" and job.due_at is not None and job.due_at > time.time()
-    return {
-        "id": job.id,
-        "url": job.url,
-        "status": job.status,
-        "md5": job.md5,
-        "size": job.size,
-        "bytes_done": job.bytes_done,
-        "bytes_total": job.bytes_total,
-        "attempts": job.attempts,
-        "max_attempts": job.max_attempts,
-        "next_attempt_at": _time(job.due_at) if waits else None,
-        "error": _reason(job) if job.error_code else None,
-        "created_at": _time(job.created_at),
-        "started_at": _time(job.started_at),
-        "finished_at": _time(job.finished_at),
-        "final_url": job.final_url,
-        "content_type": job.content_type,
-        "etag": job.etag,
-        "last_modified": job.last_modified,
-        "mail": job.mail,
-    }
 
 
 # --- reading a request -----------------------------------------------------------------------------------------
@@ -252,19 +225,6 @@ def _single(fields: list[tuple[str, str]], name: str, *, required: bool = False)
 # --- what an answer tells ---------------------------------------------------------------------------------------
 
 
-def _reason(job: Job) -> dict[str, str | None]:
-    if job.status == "canceled":
-        return {"code": "canceled", "message": "The job was canceled."}
-    return {"code": job.error_code, "message": job.error_message}
-
-
 def _seconds_to_wait(job: Job) -> int:
     due_in = job.due_at - time.time() if job.status == "queued" and job.due_at else 0
     return max(1, min(LONGEST_POLL_SECONDS, math.ceil(due_in)))
-
-
-def _time(seconds: float | None) -> str | None:
-    """Write a time as RFC 3339 does, in UTC, to the millisecond."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
