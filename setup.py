@@ -33,12 +33,16 @@ setup(
         "email-validator>=2.1,<3",
     ],
     extras_require={
+        # For a queue that several machines share.
+        "postgres": ["psycopg[binary]>=3.1,<4"],
         "test": [
             "pytest>=8",
             "pytest-timeout",
             "pytest-xdist",
             # Packages are built as their users build them.
             "build",
+            # The other database.
+            "psycopg[binary]>=3.1,<4",
             # A real mail server, and an authority for certificates, on loopback.
             "aiosmtpd>=1.4.6",
             "trustme>=1.1",

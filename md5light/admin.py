@@ -16,7 +16,8 @@ from md5light.errors import ConfigError, DatabaseError, NotDone
 from md5light.job import Job, describe
 from md5light.mail import smtp
 from md5light.mail.mailer import Mailer, check_address, compose_trial
-from md5light.queue.database import Database, open_database
+from md5light.queue import open_database
+from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import Snapshot, Totals
 

@@ -13,14 +13,12 @@ import time
 import uuid
 from dataclasses import dataclass
 from multiprocessing.context import ForkProcess
-from pathlib import Path
 
 from md5light.config import Config
 from md5light.errors import DatabaseError
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
-from md5light.queue.bell import Listener
-from md5light.queue.database import open_database
+from md5light.queue import listen, open_database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.signals import StopSignals
@@ -64,7 +62,7 @@ class Pool:
         self._name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._children = [_Child(number) for number in range(1, config.worker.processes + 1)]
         open_database(config.queue.database, durable=False).close()  # says now what is wrong with it
-        self._listener = Listener(Path(config.queue.database))
+        self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         #: a worker writes a byte here when it begins to work
         self._begun_read, self._begun_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import heapq
 import os
 import socket
 import time
@@ -17,7 +19,7 @@ from md5light.config import Config, http_url
 from md5light.errors import Md5lightError
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, passed_sockets, stopping
-from md5light.queue.database import open_database
+from md5light.queue import open_database
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
@@ -34,6 +36,9 @@ DISPATCHER_SECONDS = 5.0
 
 #: connections that may wait to be accepted
 BACKLOG = 1024
+
+#: connections accepted in one turn of the loop, which has to look at all that are open
+ACCEPTS = 16
 
 #: connections at once; with files and listeners they stay below the 1,024 descriptors that a process may have
 CONNECTIONS = 1000
@@ -104,6 +109,7 @@ def serve(config: Config) -> bool:
     listeners = [entry for entry in list(loop.values()) if isinstance(entry, BaseWSGIServer)]
     for listener in listeners:
         listener.channel_class = _Channel
+        listener.handle_accept = functools.partial(_accept_some, listener)
     _Waker(signals, loop)
     url = http_url(*sockets[0].getsockname()[:2])
     log.info("listening", url=url)
@@ -120,16 +126,21 @@ def serve(config: Config) -> bool:
     return in_order
 
 
+def _accept_some(listener: BaseWSGIServer) -> None:
+    for _ in range(ACCEPTS):
+        type(listener).handle_accept(listener)
+
+
 def _make_room(loop: dict[int, Any]) -> None:
-    """Close the connection that has been silent longest, so that idle and slow clients keep nobody out.
+    """Close the connections that have been silent longest, so that idle and slow clients keep nobody out.
 
     Above its limit waitress would accept nobody until some client leaves or times out.
     """
-    while len(loop) >= CONNECTIONS:
+    too_many = len(loop) + ACCEPTS - CONNECTIONS
+    if too_many > 0:
         idle = [entry for entry in loop.values() if isinstance(entry, HTTPChannel) and not entry.requests]
-        if not idle:
-            return
-        min(idle, key=lambda channel: channel.last_activity).handle_close()
+        for channel in heapq.nsmallest(too_many, idle, key=lambda channel: channel.last_activity):
+            channel.handle_close()
 
 
 def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGIServer]) -> bool:

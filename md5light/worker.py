@@ -16,8 +16,8 @@ from md5light.errors import DatabaseUnavailable, Failure, Stopped, TemporaryFail
 from md5light.job import Hashed, Job, Mail
 from md5light.logs import Log
 from md5light.mail.mailer import Mailer, Report, compose
-from md5light.queue.bell import Listener
-from md5light.queue.database import open_database
+from md5light.queue import open_database
+from md5light.queue.database import Listener
 from md5light.queue.jobs import Progress, Queue
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from md5light.queue.database import Database, open_database
+from md5light.queue import open_database
+from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
+from tests.postgresql import PostgreSQLServer
 
 
 class Clock:
@@ -31,9 +34,27 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQLServer]:
+    server = PostgreSQLServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """What the configuration says of a new database, once of each engine."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "jobs.sqlite3")
+    else:
+        server: PostgreSQLServer = request.getfixturevalue("postgresql")
+        with server.database(f"test{uuid.uuid4().hex}") as location:
+            yield location
+
+
 @pytest.fixture
-def database(tmp_path: Path, clock: Clock) -> Iterator[Database]:
-    database = open_database(str(tmp_path / "jobs.sqlite3"), durable=True, clock=clock)
+def database(location: str, clock: Clock) -> Iterator[Database]:
+    database = open_database(location, durable=True, clock=clock)
     yield database
     database.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from md5light.queue.bell import Listener, ring
+from md5light.queue.bell import BellListener, ring
 from tests.child import Child
 
 #: a wait that takes so many seconds was ended by its time, not by a ring
@@ -20,8 +20,8 @@ LONG = 30.0
 LISTENING = """
 import os, sys
 from pathlib import Path
-from md5light.queue.bell import Listener
-listener = Listener(Path(sys.argv[1]))
+from md5light.queue.bell import BellListener
+listener = BellListener(Path(sys.argv[1]))
 print("listening")
 listener.wait(60, os.pipe()[0])
 print("woken")
@@ -30,8 +30,8 @@ print("woken")
 FORKING = """
 import os, sys
 from pathlib import Path
-from md5light.queue.bell import Listener
-listener = Listener(Path(sys.argv[1]))
+from md5light.queue.bell import BellListener
+listener = BellListener(Path(sys.argv[1]))
 child = os.fork()
 if not child:
     listener.close()
@@ -52,13 +52,13 @@ def stop() -> Iterator[tuple[int, int]]:
     os.close(write)
 
 
-def seconds_of_wait(listener: Listener, timeout: float, stop: int) -> float:
+def seconds_of_wait(listener: BellListener, timeout: float, stop: int) -> float:
     started = time.monotonic()
     listener.wait(timeout, stop)
     return time.monotonic() - started
 
 
-def rings_heard(listener: Listener, stop: int) -> int:
+def rings_heard(listener: BellListener, stop: int) -> int:
     """Tell how many rings there were, by waiting until one is missing."""
     heard = 0
     while seconds_of_wait(listener, 0.1, stop) < 0.1:
@@ -80,14 +80,14 @@ def test_a_ring_ends_the_wait_of_another_process(tmp_path: Path) -> None:
 
 
 def test_a_ring_before_the_wait_is_not_lost(tmp_path: Path, stop: tuple[int, int]) -> None:
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     ring(tmp_path / "jobs.sqlite3", 1)
     assert seconds_of_wait(listener, LONG, stop[0]) < LONG / 2
     listener.close()
 
 
 def test_each_job_rings_once(tmp_path: Path, stop: tuple[int, int]) -> None:
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     assert rings_heard(listener, stop[0]) == 0
     ring(tmp_path / "jobs.sqlite3", 3)
     assert rings_heard(listener, stop[0]) == 3
@@ -95,7 +95,7 @@ def test_each_job_rings_once(tmp_path: Path, stop: tuple[int, int]) -> None:
 
 
 def test_a_stop_ends_the_wait(tmp_path: Path, stop: tuple[int, int]) -> None:
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     os.write(stop[1], b"!")
     assert seconds_of_wait(listener, LONG, stop[0]) < LONG / 2
     listener.close()
@@ -116,7 +116,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 def test_closing_leaves_nothing_behind(tmp_path: Path) -> None:
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     assert len(bells(tmp_path)) == 1
     listener.close()
     assert bells(tmp_path) == []
@@ -136,7 +136,7 @@ def test_what_a_killed_pool_left_behind_is_cleared_away(tmp_path: Path, stop: tu
         assert child.line() == "listening"
         child.signal(signal.SIGKILL)
         child.end()
-    listener = Listener(database)
+    listener = BellListener(database)
     assert len(bells(tmp_path)) == 2
     ring(database, 1)
     assert bells(tmp_path) == [f"jobs.sqlite3-bell-{os.getpid()}"]
@@ -147,7 +147,7 @@ def test_what_a_killed_pool_left_behind_is_cleared_away(tmp_path: Path, stop: tu
 def test_a_number_that_a_killed_pool_had_can_be_used_again(tmp_path: Path, stop: tuple[int, int]) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as left:
         left.bind(str(tmp_path / f"jobs.sqlite3-bell-{os.getpid()}"))
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     ring(tmp_path / "jobs.sqlite3", 1)
     assert rings_heard(listener, stop[0]) == 1
     listener.close()
@@ -161,11 +161,11 @@ def test_a_file_that_only_has_such_a_name_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["[j]obs.sqlite3", "*.sqlite3", "job?.sqlite3"])
 def test_signs_of_patterns_in_a_name_are_themselves(tmp_path: Path, stop: tuple[int, int], name: str) -> None:
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     ring(tmp_path / name, 1)
     assert rings_heard(listener, stop[0]) == 0
     listener.close()
-    listener = Listener(tmp_path / name)
+    listener = BellListener(tmp_path / name)
     ring(tmp_path / name, 1)
     assert rings_heard(listener, stop[0]) == 1
     listener.close()
@@ -174,7 +174,7 @@ def test_signs_of_patterns_in_a_name_are_themselves(tmp_path: Path, stop: tuple[
 def test_a_path_may_be_longer_than_a_socket_address(tmp_path: Path, stop: tuple[int, int]) -> None:
     folder = tmp_path / ("a" * 150) / ("b" * 150)
     folder.mkdir(parents=True)
-    listener = Listener(folder / "jobs.sqlite3")
+    listener = BellListener(folder / "jobs.sqlite3")
     ring(folder / "jobs.sqlite3", 1)
     assert rings_heard(listener, stop[0]) == 1
     listener.close()
@@ -182,7 +182,7 @@ def test_a_path_may_be_longer_than_a_socket_address(tmp_path: Path, stop: tuple[
 
 
 def test_more_rings_than_a_socket_holds_wait_for_nobody(tmp_path: Path, stop: tuple[int, int]) -> None:
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     ring(tmp_path / "jobs.sqlite3", 100_000)
     assert 1 <= rings_heard(listener, stop[0]) < 100_000
     listener.close()
@@ -193,7 +193,7 @@ def test_a_listener_holds_no_descriptor_more_after_its_end(tmp_path: Path) -> No
         return len(os.listdir("/proc/self/fd"))
 
     before = descriptors()
-    listener = Listener(tmp_path / "jobs.sqlite3")
+    listener = BellListener(tmp_path / "jobs.sqlite3")
     ring(tmp_path / "jobs.sqlite3", 5)
     listener.close()
     assert descriptors() == before

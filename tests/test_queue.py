@@ -12,7 +12,8 @@ import pytest
 
 from md5light.errors import PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job
-from md5light.queue.database import Database, open_database
+from md5light.queue import open_database
+from md5light.queue.database import Database
 from md5light.queue.jobs import Progress, Queue, QueueFull, TooMany
 from md5light.queue.outbox import Outbox
 from tests.conftest import Clock, MakeQueue
@@ -312,9 +313,9 @@ def test_a_mail_is_owed_from_the_transaction_of_the_result(queue: Queue, outbox:
     assert stored(queue, job_id).mail == "sent"
 
 
-def work_side_by_side(path: Path, wins: Path) -> None:
+def work_side_by_side(location: str, wins: Path) -> None:
     """Claim and settle with several threads until nothing is left; writes the ids won."""
-    database = open_database(str(path), durable=False)
+    database = open_database(location, durable=False)
     queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=0)
     won: list[str] = []
 
@@ -334,13 +335,12 @@ def work_side_by_side(path: Path, wins: Path) -> None:
     wins.write_text("\n".join(won))
 
 
-def test_threads_and_processes_claim_side_by_side(tmp_path: Path) -> None:
-    path = tmp_path / "shared.sqlite3"
-    database = open_database(str(path), durable=False)
+def test_threads_and_processes_claim_side_by_side(location: str, tmp_path: Path) -> None:
+    database = open_database(location, durable=False)
     queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=0)
     submitted = {submit(queue) for _ in range(400)}
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work_side_by_side, args=[path, tmp_path / f"wins{n}"]) for n in range(3)]
+    workers = [context.Process(target=work_side_by_side, args=[location, tmp_path / f"wins{n}"]) for n in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -351,6 +351,34 @@ def test_threads_and_processes_claim_side_by_side(tmp_path: Path) -> None:
     assert set(won.values()) == {1}
     assert all(stored(queue, job_id).attempts == 1 for job_id in submitted)
     database.close()
+
+
+def test_a_host_never_has_more_than_its_share_whoever_claims_at_once(database: Database) -> None:
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=2)
+    ids = [submit(queue, host) for host in ("a.example.com", "b.example.com") for _ in range(20)]
+    running, counting, most = Counter[str](), threading.Lock(), Counter[str]()
+
+    def work(name: str) -> None:
+        job = queue.claim(name)
+        while job or any(not stored(queue, job_id).finished for job_id in ids):
+            if job:
+                with counting:
+                    running[job.host] += 1
+                    most[job.host] = max(most[job.host], running[job.host])
+                stored(queue, job.id)  # takes a moment, as a download would
+                with counting:
+                    running[job.host] -= 1
+                _, job = queue.settle(job, HASHED, next_for=name)
+            else:
+                job = queue.claim(name)
+
+    threads = [threading.Thread(target=work, args=[f"w{n}"]) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert {stored(queue, job_id).status for job_id in ids} == {"done"}
+    assert max(most.values()) <= 2
 
 
 def test_the_probe_writes(queue: Queue, database: Database, clock: Clock) -> None:

@@ -13,12 +13,11 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from md5light.queue.database import Listener
 
-class Listener:
-    """Hears the bell of one database.
 
-    A pool makes one before it forks: its processes share the socket, and each ring reaches one of them.
-    """
+class BellListener(Listener):
+    """Hears the bell of one SQLite file; of the processes that share the socket each ring reaches one."""
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.name}-bell-{os.getpid()}")
@@ -30,7 +29,6 @@ class Listener:
             self._socket.bind(address)
 
     def wait(self, timeout: float, stop: int) -> None:
-        """Return at the next ring, when the file descriptor `stop` is readable, or after `timeout` seconds."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(stop, select.POLLIN)

@@ -1,305 +1,119 @@
-"""Where the rows live: connections, transactions that share commits, and the schema's versions.
+"""What the rows need of whatever database they lie in.
 
-SQL is written once, with `:name` parameters; `:now` is the database's clock. What differs between engines
-is in the class of the engine.
+SQL is written once, with `:name` parameters, in words that mean the same to every engine; `:now` is the database's
+clock. What differs between engines is in the class of the engine.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import sqlite3
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from md5light.errors import DatabaseError, DatabaseUnavailable
-from md5light.queue import bell
+from md5light.errors import DatabaseError
 
 T = TypeVar("T")
 Row = dict[str, Any]
 
 SCHEMA = Path(__file__).with_name("schema")
 
-#: seconds that a transaction waits for the write lock before it is given up
-LOCK_SECONDS = 5.0
 
-#: seconds between two tries for the lock: the first pause, which is less than a commit takes, and the longest
-FIRST_PAUSE_SECONDS = 0.00005
-LONGEST_PAUSE_SECONDS = 0.002
-
-#: pages after which the write-ahead log is written back into the file: each time costs two fsyncs
-CHECKPOINT_PAGES = 4000
-
-#: bytes to which the write-ahead log is cut back after that
-JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
-
-
-def open_database(
-    location: str, *, durable: bool, create: bool = True, clock: Callable[[], float] = time.time
-) -> Database:
-    """Open the database that the configuration names, bringing its schema up to date."""
-    if location.startswith("postgresql://"):
-        raise DatabaseError("database postgresql://…: this version of md5light keeps its jobs in an SQLite file")
-    return Database(location, durable=durable, create=create, clock=clock)
-
-
-class Transaction:
+class Transaction(ABC):
     """What may be done between begin and commit, or in a read."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
-        self._connection = connection
-        self._clock = clock
-        #: new jobs of which idle workers are told after the commit
-        self.rings = 0
-
+    @abstractmethod
     def all(self, sql: str, **parameters: object) -> list[Row]:
         """Run one statement and return its rows."""
-        return self._execute(sql, parameters).fetchall()
 
     def one(self, sql: str, **parameters: object) -> Row | None:
         """Run one statement and return its first row, None without any."""
         rows = self.all(sql, **parameters)
         return rows[0] if rows else None
 
+    @abstractmethod
     def run(self, sql: str, **parameters: object) -> int:
         """Run one statement and return how many rows it changed."""
-        return self._execute(sql, parameters).rowcount
 
+    @abstractmethod
+    def lock(self, name: str, *, wait: bool = True) -> bool:
+        """Keep other transactions from locking `name` until the commit; False when one has, unless we `wait`."""
+
+    @abstractmethod
     def ring(self) -> None:
         """Wake an idle worker once this transaction is committed."""
-        self.rings += 1
 
+    @abstractmethod
     def now(self) -> float:
         """Tell the time by which the rows of this database are due, in Unix seconds."""
-        return self._clock()
-
-    def _execute(self, sql: str, parameters: dict[str, object]) -> sqlite3.Cursor:
-        if ":now" in sql:
-            parameters["now"] = self._clock()
-        return self._connection.execute(sql, parameters)
 
 
-class _Write(Generic[T]):
-    """A transaction's work that waits for its commit."""
+class Listener(ABC):
+    """Lets idle workers sleep until there is work.
 
-    def __init__(self, work: Callable[[Transaction], T]) -> None:
-        self.work = work
-        self.done = False
-        self.result: T
-        self.error: Exception | None = None
-        #: held until the write is done, or its thread's turn to commit has come
-        self.pending = threading.Lock()
-        self.pending.acquire()
-
-    def end(self, result: Any = None, error: Exception | None = None) -> None:
-        self.done, self.result, self.error = True, result, error
-        self.pending.release()
-
-
-class Database:
-    """One process's access to an SQLite file: reads side by side, one commit for all waiting writes.
-
-    `durable` makes each commit survive the loss of power (synchronous=FULL); without it a power cut may undo
-    the latest commits, while a killed process never does. Open it after a fork, never before. Without `create` the
-    file must be there. Raises DatabaseError when it can't be opened, isn't md5light's, or is of a newer version.
+    A pool makes one before it forks, and its processes share it.
     """
 
-    def __init__(
-        self, path: str, *, durable: bool, create: bool = True, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.path = Path(path)
-        self._durable = durable
-        self._clock = clock
-        self._readers: deque[sqlite3.Connection] = deque()
-        self._changing = threading.Lock()
-        self._waiting: list[_Write[Any]] = []
-        #: a thread commits, or has been told to
-        self._committing = False
-        try:
-            if create:
-                self._create_private()
-            else:
-                self.path.stat()
-            self._writer = self._connect()
-            with _closed_on_error(self._writer):
-                self._writer.execute("pragma busy_timeout = 0")  # _patiently waits in its place
-                self._migrate()
-        except (sqlite3.Error, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise DatabaseError(f"database {self.path}: {reason}") from None
-        except DatabaseUnavailable as error:
-            raise DatabaseError(str(error)) from None
+    @abstractmethod
+    def wait(self, timeout: float, stop: int) -> None:
+        """Return at the next ring, when the file descriptor `stop` is readable, or after `timeout` seconds."""
 
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class Database(ABC):
+    """One process's access to the rows. Open it after a fork, never before.
+
+    Opening brings the schema up to date, and raises DatabaseError when the database can't be opened, isn't
+    md5light's, or is of a newer version.
+    """
+
+    #: names the database in messages, without any password
+    name: str
+
+    @abstractmethod
     def close(self) -> None:
         """Close every connection; no thread may be using one."""
-        while self._readers:
-            self._readers.pop().close()
-        self._writer.close()
 
+    @abstractmethod
     def read(self, work: Callable[[Transaction], T]) -> T:
-        """Return what `work` finds; never waits for a writer."""
-        with self._reader() as connection:
-            return work(Transaction(connection, self._clock))
+        """Return what `work` finds; never waits for a writer. Raises DatabaseUnavailable."""
 
+    @abstractmethod
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction and return its result once that is committed.
 
-        Of the threads that come at the same moment one commits for all, in the order they came: a commit costs
-        the same for one and for many, and nobody starves as under SQLite's own busy handler. `work` may be run
-        twice, so it must do nothing but read and write through its Transaction.
-        Raises DatabaseUnavailable when nothing was stored: the file is locked, full, gone or broken.
+        `work` may be run twice, so it must do nothing but read and write through its Transaction.
+        Raises DatabaseUnavailable when nothing was stored.
         """
-        write = _Write(work)
-        with self._changing:
-            self._waiting.append(write)
-            waits, self._committing = self._committing, True
-        if waits:
-            write.pending.acquire()
-        if not write.done:
-            self._commit(self._take_waiting)
-            self._pass_on()
-        if write.error is not None:
-            raise write.error
-        return write.result
 
-    def _take_waiting(self) -> list[_Write[Any]]:
-        with self._changing:
-            writes, self._waiting = self._waiting, []
-        return writes
+    @abstractmethod
+    def _tables(self, transaction: Transaction) -> set[str]:
+        """Return the names of the tables there are."""
 
-    def _pass_on(self) -> None:
-        """Let the first of those that came meanwhile commit for all of them."""
-        with self._changing:
-            self._committing = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].pending.release()
-
-    def _commit(self, take: Callable[[], list[_Write[Any]]]) -> None:
-        """Run in one transaction what `take` gives once the lock is had, and tell each write how it ended."""
-        writes: list[_Write[Any]] = []
-        try:
-            with self._transaction() as transaction:
-                writes = take()
-                results = [write.work(transaction) for write in writes]
-        except Exception as error:  # noqa: BLE001 - each write keeps its error, and its thread raises it
-            if len(writes) > 1:  # one of them is at fault; the others shall not pay for it
-                for write in writes:
-                    self._commit(lambda write=write: [write])  # type: ignore[misc]
-            else:  # without the lock all fail together: to try each alone would only make each wait anew
-                for write in writes or take():
-                    write.end(error=error)
-            return
-        for write, result in zip(writes, results, strict=True):
-            write.end(result)
-        if transaction.rings:
-            bell.ring(self.path, transaction.rings)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Transaction]:
-        with self._reporting():
-            _patiently(self._writer, "begin immediate")
-            try:
-                yield Transaction(self._writer, self._clock)
-                self._writer.execute("commit")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("rollback")
-                raise
-
-    @contextlib.contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
-        with self._reporting():
-            try:
-                connection = self._readers.pop()
-            except IndexError:
-                connection = self._connect()
-            try:
-                yield connection
-            finally:
-                self._readers.append(connection)
-
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """Turn what an unusable file raises into DatabaseUnavailable; our own mistakes stay what they are."""
-        try:
-            yield
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise
-        except sqlite3.Error as error:
-            raise DatabaseUnavailable(f"database {self.path}: {error}") from error
-
-    def _create_private(self) -> None:
-        """Make a new file readable by its owner alone: it holds mail addresses."""
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.row_factory = _row
-        with _closed_on_error(connection):
-            _patiently(connection, "pragma journal_mode = wal")
-            connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
-            connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            connection.execute(f"pragma journal_size_limit = {JOURNAL_SIZE_LIMIT}")
-            connection.execute("pragma foreign_keys = on")
-        return connection
-
-    def _migrate(self) -> None:
+    def _migrate(self, transaction: Transaction) -> None:
         """Bring the schema to this program's version; of several programs that start together one does it."""
         versions = sorted(SCHEMA.glob("*.sql"))
-        with self._transaction() as transaction:
-            current = self._version(transaction)
-            if current > len(versions):
-                raise DatabaseError(
-                    f"database {self.path}: schema {current} of a newer md5light (this one knows {len(versions)})"
-                )
-            for number, file in enumerate(versions[current:], start=current + 1):
-                for statement in _statements(file.read_text(encoding="utf-8")):
-                    transaction.run(statement)
-                transaction.run("update schema_version set version = :number", number=number)
+        current = self._version(transaction)
+        if current > len(versions):
+            raise DatabaseError(
+                f"database {self.name}: schema {current} of a newer md5light (this one knows {len(versions)})"
+            )
+        for number, file in enumerate(versions[current:], start=current + 1):
+            for statement in _statements(file.read_text(encoding="utf-8")):
+                transaction.run(statement)
+            transaction.run("update schema_version set version = :number", number=number)
 
     def _version(self, transaction: Transaction) -> int:
-        tables = {row["name"] for row in transaction.all("select name from sqlite_master where type = 'table'")}
+        tables = self._tables(transaction)
         if not tables >= {"schema_version", "jobs"}:
             if tables:
-                raise DatabaseError(f"database {self.path}: belongs to another program")
+                raise DatabaseError(f"database {self.name}: belongs to another program")
             transaction.run("create table schema_version (version bigint not null)")
             transaction.run("insert into schema_version values (0)")
         row = transaction.one("select version from schema_version")
         return int(row["version"]) if row else 0
-
-
-@contextlib.contextmanager
-def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _patiently(connection: sqlite3.Connection, statement: str) -> None:
-    """Run a statement that needs a lock, trying often: SQLite's own waiting grows to 100 ms a try."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        try:
-            connection.execute(statement)
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - not a secret
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
-    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
 
 
 def _statements(script: str) -> list[str]:

@@ -53,7 +53,12 @@ COUNT_UNFINISHED = """
     select count(*) as unfinished from (select 1 from jobs where finished_at is null limit :limit) as counted
 """
 
-DUE = "select id, host, status, attempts, max_attempts from jobs where due_at <= :now order by due_at limit 1"
+IS_DUE = "select 1 from jobs where due_at <= :now limit 1"
+
+DUE = """
+    select id, host, status, attempts, max_attempts from jobs where due_at <= :now
+    order by due_at limit 1 for update skip locked
+"""
 
 COUNT_RUNNING = """
     select count(*) as running from jobs where host = :host and status = 'running' and finished_at is null
@@ -68,7 +73,7 @@ CLAIM = """
 SET_ASIDE = """
     update jobs set due_at = null where id in (
         select id from jobs where host = :host and status = 'queued' and due_at <= :now and finished_at is null
-        limit 1000)
+        limit 1000 for update skip locked)
 """
 
 ADMIT = """
@@ -257,6 +262,8 @@ class Queue:
 
         def work(transaction: Transaction) -> bool:
             row = transaction.one(GET, id=job_id)
+            if row:
+                self._lock_host(transaction, row["host"])
             canceled = row is not None and transaction.run(CANCEL, id=job_id) == 1
             if row and canceled:
                 totals.add(transaction, job_id, ("finished", "canceled", 1))
@@ -284,7 +291,7 @@ class Queue:
 
     def claim(self, worker: str) -> Job | None:
         """Take the job that has been due longest, None when none is due; counts as an attempt."""
-        if not self._database.read(lambda transaction: transaction.one(DUE)):
+        if not self._database.read(lambda transaction: transaction.one(IS_DUE)):
             return None  # found without the write lock, for the sake of idle workers
         return self._database.write(lambda transaction: self._claim(transaction, worker))
 
@@ -317,7 +324,7 @@ class Queue:
 
         def work(transaction: Transaction) -> tuple[str, Job | None]:
             status = self._settle(transaction, job, outcome)
-            return status, self._claim(transaction, next_for) if next_for else None
+            return status, self._claim(transaction, next_for, wait=False) if next_for else None
 
         return self._database.write(work)
 
@@ -353,10 +360,12 @@ class Queue:
     def _refusal(self, transaction: Transaction, email: str | None, client: str | None) -> Md5lightError | None:
         """Tell what speaks against storing one more job."""
         if client and self._submits_per_minute:
+            transaction.lock(f"client {client}")
             wait = _seconds_to_room(transaction, CLIENT_LIMIT, 60, self._submits_per_minute, client=client)
             if wait:
                 return TooMany("too_many_submits", "There were too many submissions from this address.", wait)
         if email and self._mails_per_hour:
+            transaction.lock(f"recipient {email.lower()}")
             wait = _seconds_to_room(transaction, RECIPIENT_LIMIT, 3600, self._mails_per_hour, email=email)
             if wait:
                 return TooMany("too_many_mails", "There were too many mails to this recipient.", wait)
@@ -369,6 +378,7 @@ class Queue:
         cheap far from it, and up to sixteen servers can't exceed it together.
         """
         if self._submits_before_count <= 0:
+            transaction.lock("unfinished")
             row = transaction.one(COUNT_UNFINISHED, limit=self._max_unfinished)
             room = self._max_unfinished - (row["unfinished"] if row else 0)
             if room <= 0:
@@ -377,12 +387,15 @@ class Queue:
         self._submits_before_count -= 1
         return True
 
-    def _claim(self, transaction: Transaction, worker: str) -> Job | None:
+    def _claim(self, transaction: Transaction, worker: str, *, wait: bool = True) -> Job | None:
+        """Take the first job that may run; one who holds a host's lock must not `wait` for another one's."""
         while row := transaction.one(DUE):
             if row["status"] == "running":  # its worker died or lost it; it still counts among its host's
                 if row["attempts"] < row["max_attempts"]:
                     return self._take(transaction, row["id"], worker)
                 self._give_up_lost(transaction, row["id"])
+            elif not self._lock_host(transaction, row["host"], wait=wait):
+                return None
             elif self._per_host and self._running(transaction, row["host"]) >= self._per_host:
                 transaction.run(SET_ASIDE, host=row["host"])
             else:
@@ -446,6 +459,7 @@ class Queue:
         **values: object,
     ) -> bool:
         """Write under the fence that a claim has ended, and let the next job of its host come up."""
+        self._lock_host(transaction, job.host)
         changed = transaction.run(
             SETTLE,
             **{**UNKNOWN, **values},
@@ -461,6 +475,10 @@ class Queue:
         if changed:
             self._admit(transaction, job.host)
         return changed == 1
+
+    def _lock_host(self, transaction: Transaction, host: str, *, wait: bool = True) -> bool:
+        """Let nobody else count or change how many of the host's jobs run, until the commit."""
+        return not self._per_host or transaction.lock(f"host {host}", wait=wait)
 
     def _admit(self, transaction: Transaction, host: str) -> None:
         slots = max(0, self._per_host - self._running(transaction, host)) if self._per_host else 1000

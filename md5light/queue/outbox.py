@@ -22,11 +22,11 @@ OWE = """
 
 DISOWN = "delete from outbox where job_id = :job_id"
 
-DUE = "select 1 from outbox where due_at <= :now limit 1"
+IS_DUE = "select 1 from outbox where due_at <= :now limit 1"
 
 CLAIM = """
     update outbox set token = :token, worker = :worker, due_at = :lease_end, attempts = attempts + 1
-    where job_id = (select job_id from outbox where due_at <= :now order by due_at limit 1)
+    where job_id = (select job_id from outbox where due_at <= :now order by due_at limit 1 for update skip locked)
     returning job_id, recipient, attempts
 """
 
@@ -77,7 +77,7 @@ class Outbox:
 
     def claim(self, worker: str) -> Mail | None:
         """Take the mail that has been due longest, None when none is due; counts as an attempt."""
-        if not self._database.read(lambda transaction: transaction.one(DUE)):
+        if not self._database.read(lambda transaction: transaction.one(IS_DUE)):
             return None  # found without the write lock: this is asked far more often than there are mails
 
         return self._database.write(lambda transaction: self._claim(transaction, worker))

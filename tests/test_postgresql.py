@@ -1,0 +1,246 @@
+"""What only a server database does: many machines share it, and it goes away and comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psycopg
+import pytest
+import requests
+
+from md5light.errors import DatabaseError, DatabaseUnavailable
+from md5light.queue import listen, open_database
+from md5light.queue.database import Database
+from md5light.queue.jobs import Queue
+from md5light.queue.postgresql import CONNECTIONS
+from tests.child import Child
+from tests.fire import kill_alone
+from tests.origin import Origin
+from tests.postgresql import PostgreSQLServer
+from tests.service import Service
+from tests.waiting import wait_until
+
+URL = "http://files.example.com/a"
+
+OPENING = """
+import sys
+from md5light.queue import open_database
+from md5light.queue.jobs import Queue
+print("ready", flush=True)
+input()
+database = open_database(sys.argv[1], durable=True)
+Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1).submit("http://a/b", "a")
+print("written", flush=True)
+"""
+
+WITHOUT_PSYCOPG = "import sys; sys.modules['psycopg'] = None; from md5light.cli import server; server()"
+
+
+@pytest.fixture
+def location(postgresql: PostgreSQLServer) -> Iterator[str]:
+    with postgresql.database(f"test{uuid.uuid4().hex}") as location:
+        yield location
+
+
+@pytest.fixture
+def database(location: str) -> Iterator[Database]:
+    with closing(open_database(location, durable=True)) as database:
+        yield database
+
+
+def make_queue(database: Database) -> Queue:
+    return Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+
+
+def in_threads(work: Callable[[], object], count: int) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_its_clock_is_the_database_s(database: Database) -> None:
+    now = database.write(lambda transaction: transaction.now())
+    assert abs(now - time.time()) < 60
+    assert database.read(lambda transaction: transaction.now()) >= now
+
+
+def test_submissions_are_durable_and_workers_notes_need_not_be(location: str) -> None:
+    for durable, setting in ((True, "on"), (False, "off")):
+        with closing(open_database(location, durable=durable)) as database:
+            row = database.write(lambda transaction: transaction.one("show synchronous_commit"))
+            assert row == {"synchronous_commit": setting}
+
+
+def test_threads_take_turns_on_few_connections(database: Database, location: str) -> None:
+    queue = make_queue(database)
+    in_threads(lambda: [queue.submit(URL, "files.example.com") for _ in range(5)], 20)
+    with psycopg.connect(location) as watching:
+        counted = watching.execute("select count(*) from pg_stat_activity where application_name = 'md5light'")
+        assert 0 < counted.fetchall()[0][0] <= CONNECTIONS
+
+
+def test_ten_processes_may_open_a_new_database_at_once(location: str) -> None:
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child(OPENING, location)) for _ in range(10)]
+        assert [child.line() for child in children] == ["ready"] * 10
+        for child in children:
+            child.tell()
+        assert [child.line() for child in children] == ["written"] * 10
+    with psycopg.connect(location) as connection:
+        assert connection.execute("select count(*) from jobs").fetchall() == [(10,)]
+
+
+def test_a_newer_schema_and_a_foreign_database_are_refused(location: str) -> None:
+    with psycopg.connect(location, autocommit=True) as connection:
+        connection.execute("create table accounts (id bigint)")
+        with pytest.raises(DatabaseError, match="belongs to another program"):
+            open_database(location, durable=True)
+        connection.execute("drop table accounts")
+        open_database(location, durable=True).close()
+        connection.execute("update schema_version set version = 99")
+        with pytest.raises(DatabaseError, match="schema 99 of a newer md5light"):
+            open_database(location, durable=True)
+
+
+def test_without_psycopg_one_line_says_what_to_install(tmp_path: Path) -> None:
+    config = tmp_path / "config.ini"
+    config.write_text("[queue]\ndatabase = postgresql://127.0.0.1:1/md5\n")
+    command = [sys.executable, "-c", WITHOUT_PSYCOPG, "--config", str(config)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "pip install 'md5light[postgres]'" in ended.stderr
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    service = Service(tmp_path, queue={"database": "postgresql://md5:hunter2@127.0.0.1:1/md5"})
+    for function in ("server", "worker"):
+        command = service.start(function)
+        assert command.process.wait(30) == 1
+        assert command.lines.count("\n") == 1
+        assert "database postgresql://127.0.0.1/md5" in command.lines
+        assert "hunter2" not in command.lines
+
+
+def test_connections_that_were_cut_are_replaced_at_once(database: Database, location: str) -> None:
+    queue = make_queue(database)
+    in_threads(lambda: queue.submit(URL, "files.example.com"), CONNECTIONS)
+    with psycopg.connect(location, autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'md5light'"
+        )
+    job_id = queue.submit(URL, "files.example.com")
+    assert queue.get(job_id)
+    assert queue.claim("w1")
+
+
+def test_a_write_cut_in_its_middle_was_not_stored(database: Database, location: str) -> None:
+    def cut(transaction: object) -> None:
+        sql = "insert into probe values (7, 0)"
+        transaction.run(sql)  # type: ignore[attr-defined]
+        with psycopg.connect(location, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'md5light'"
+            )
+
+    with pytest.raises(DatabaseUnavailable, match=r"^database postgresql://127"):
+        database.write(cut)
+    assert database.read(lambda transaction: transaction.all("select * from probe")) == []
+
+
+def test_a_deadlock_is_run_again(database: Database) -> None:
+    meeting = threading.Barrier(2, timeout=10)
+
+    def cross(first: str, second: str) -> None:
+        tries: list[int] = []
+
+        def work(transaction: object) -> None:
+            tries.append(1)
+            transaction.lock(first)  # type: ignore[attr-defined]
+            if len(tries) == 1:
+                meeting.wait()
+            transaction.lock(second)  # type: ignore[attr-defined]
+
+        database.write(work)
+        done.append(len(tries))
+
+    done: list[int] = []
+    threads = [threading.Thread(target=cross, args=names) for names in (("a", "b"), ("b", "a"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == [1, 2]
+
+
+def test_a_submission_wakes_a_listener(database: Database, location: str) -> None:
+    queue = make_queue(database)
+    listener = listen(location)
+    read, write = os.pipe()
+    listener.wait(0.01, read)
+    submitting = threading.Thread(target=queue.submit, args=[URL, "files.example.com"])
+    started = time.monotonic()
+    submitting.start()
+    listener.wait(30, read)
+    assert time.monotonic() - started < 20
+    submitting.join()
+    listener.close()
+    os.close(read)
+    os.close(write)
+
+
+def test_many_machines_lose_nothing_while_pools_are_killed(location: str, tmp_path: Path) -> None:
+    with Origin() as origin, ExitStack() as stack:
+        machines = []
+        for number in range(2):
+            folder = tmp_path / f"machine{number}"
+            folder.mkdir()
+            machine = Service(folder, queue={"database": location, "lease_seconds": 2}, worker={"processes": 2})
+            machines.append(stack.enter_context(machine))
+            machine.start_server()
+            machine.start_pool()
+        jobs = {}
+        for number in range(120):
+            body = b"file %d" % number
+            url = origin.serve(f"/{number}", body)
+            jobs[machines[number % 2].submit(url, email=f"n{number}@localhost")] = hashlib.md5(body).hexdigest()
+            if number in (30, 60, 90):
+                machine = machines[number // 30 % 2]
+                kill_alone(machine.commands[-1])
+                machine.start_pool()
+        for job_id, md5 in jobs.items():
+            assert machines[0].result(job_id, timeout=60)["md5"] == md5
+        wait_until(lambda: all(machines[1].job(job_id)["mail"] == "sent" for job_id in jobs), timeout=60)
+
+
+def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
+    server = PostgreSQLServer()
+    with Origin() as origin, Service(tmp_path, queue={"database": server.location()}) as service:
+        try:
+            service.start_server()
+            pool = service.start_pool()
+            first = service.submit(origin.serve("/first", b"first"))
+            assert service.result(first)["status"] == "done"
+            server.stop()
+            answer = requests.post(f"{service.url}/submit", data={"url": origin.url("/first")}, timeout=20)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+            assert answer.headers["Retry-After"]
+            assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 503
+            pool.wait_for_line("event=database_unavailable")
+            server.start()
+            second = service.submit(origin.serve("/second", b"second"))
+            assert service.result(second)["md5"] == hashlib.md5(b"second").hexdigest()
+            assert service.check(first).json()["status"] == "done"
+        finally:
+            server.close()
