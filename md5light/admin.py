@@ -16,7 +16,7 @@ from md5light.errors import ConfigError, DatabaseError, NotDone
 from md5light.job import Job, describe
 from md5light.mail import smtp
 from md5light.mail.mailer import Mailer, check_address, compose_trial
-from md5light.queue import open_database
+from md5light.queue import POSTGRESQL, open_database
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import Snapshot, Totals
@@ -37,7 +37,7 @@ def config_check(config: Config, arguments: argparse.Namespace) -> None:
     """Say that the configuration is right; what is wrong in itself was said when it was read."""
     file = configuration.find(arguments.config)
     if problem := _database_problem(config.queue.database):
-        raise ConfigError(f"{file or 'the defaults'}: [queue] database = {config.queue.database}: {problem}")
+        raise ConfigError(f"{file or 'the defaults'}: [queue] {problem}")
     for warning in _warnings(config, file):
         print(f"md5light: warning: {warning}", file=sys.stderr)
     print(f"{file or 'the defaults'}: ok")
@@ -49,16 +49,21 @@ def config_show(config: Config, arguments: argparse.Namespace) -> None:  # noqa:
 
 
 def _database_problem(location: str) -> str:
-    """Tell why the jobs can't be kept there, without changing anything there; empty: they can."""
-    if location.startswith("postgresql://"):
-        try:
-            open_database(location, durable=False).close()
-        except DatabaseError as error:
-            return str(error)
-        return ""
-    path = Path(location)
+    """Tell why the jobs can't be kept there; empty: they can."""
+    if not location.startswith(POSTGRESQL):
+        problem = _file_problem(Path(location))
+        return problem and f"database = {location}: {problem}"
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()  # the log of an SQLite file is written beside it
+        open_database(location, durable=False).close()
+    except DatabaseError as error:  # it names the database, but not the password
+        return str(error)
+    return ""
+
+
+def _file_problem(path: Path) -> str:
+    """Tell why an SQLite database can't be there, without making or changing one."""
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # SQLite writes its log beside the file
     except OSError as error:
         return f"its folder can't be written: {error.strerror}"
     try:

@@ -387,3 +387,45 @@ def test_the_probe_writes(queue: Queue, database: Database, clock: Clock) -> Non
     queue.probe()
     row = database.read(lambda transaction: transaction.one("select probed_at from probe"))
     assert row == {"probed_at": clock()}
+
+
+def test_a_retried_job_is_as_new_and_its_stale_worker_is_not_heard(queue: Queue, clock: Clock) -> None:
+    job_id = submit(queue)
+    stale = claim(queue, "stale")
+    assert queue.cancel(job_id)
+    assert queue.retry(job_id)
+    assert not queue.retry(job_id)
+    assert queue.settle(stale, HASHED)[0] == "lost"
+    current = claim(queue, "w2")
+    assert (current.id, current.attempts) == (job_id, 1)
+    assert queue.settle(stale, HASHED)[0] == "lost"
+    assert queue.settle(current, HASHED)[0] == "done"
+    assert not queue.retry(job_id)
+    assert not queue.retry("nothing")
+
+
+def test_a_retried_jobs_mail_is_owed_once_and_anew(queue: Queue, outbox: Outbox, clock: Clock) -> None:
+    job_id = submit(queue, email="ann@example.com")
+    queue.settle(claim(queue), REFUSED)
+    on_its_way = outbox.claim("w1")
+    assert on_its_way is not None
+    assert queue.retry(job_id)
+    assert stored(queue, job_id).mail == "waiting"
+    assert not outbox.sent(on_its_way)
+    assert outbox.claim("w1") is None
+    queue.settle(claim(queue), HASHED)
+    mail = outbox.claim("w1")
+    assert mail is not None
+    assert (mail.job_id, mail.status, mail.attempts) == (job_id, "done", 1)
+
+
+def test_the_newest_jobs_come_first(queue: Queue, clock: Clock) -> None:
+    ids: list[str] = []
+    for _ in range(4):
+        clock.pass_(1)
+        ids.insert(0, submit(queue))
+    queue.cancel(ids[1])
+    queue.cancel(ids[3])
+    assert [job.id for job in queue.newest(3)] == ids[:3]
+    assert [job.id for job in queue.newest(3, "canceled")] == [ids[1], ids[3]]
+    assert queue.newest(3, "done") == []

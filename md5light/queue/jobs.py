@@ -45,9 +45,13 @@ JOBS = """
 
 GET = f"{JOBS} where jobs.id = :id"
 
-NEWEST = f"{JOBS} order by jobs.created_at desc, jobs.id limit :limit"
+# The ids come first, so that nothing but dates and ids is sorted.
 
-NEWEST_OF_STATUS = f"{JOBS} where jobs.status = :status order by jobs.created_at desc, jobs.id limit :limit"
+NEWEST = "select id from jobs order by created_at desc, id limit :limit"
+
+NEWEST_OF_STATUS = "select id from jobs where status = :status order by created_at desc, id limit :limit"
+
+LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
 
 COUNT_UNFINISHED = """
     select count(*) as unfinished from (select 1 from jobs where finished_at is null limit :limit) as counted
@@ -237,7 +241,7 @@ class Queue:
 
     def newest(self, limit: int, status: str | None = None) -> list[Job]:
         """Return the jobs submitted last, of one status or of all, the newest first."""
-        statement = NEWEST_OF_STATUS if status else NEWEST
+        statement = LIST.format(ids=NEWEST_OF_STATUS if status else NEWEST)
         parameters = {"status": status} if status else {}
         rows = self._database.read(lambda transaction: transaction.all(statement, limit=limit, **parameters))
         return [Job(**row) for row in rows]

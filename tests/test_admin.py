@@ -1,0 +1,620 @@
+"""The administration as people and scripts meet it: processes, a database in a file, mail servers on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from md5light.errors import PermanentFailure
+from md5light.job import STATUSES, Hashed, describe
+from md5light.mail.mailer import Report, compose
+from md5light.queue import open_database
+from md5light.queue.database import Database
+from md5light.queue.jobs import Queue
+from md5light.queue.outbox import Outbox
+from md5light.queue.totals import Totals
+from tests.conftest import Clock
+from tests.postbox import SILENCE, Postbox, ScriptedPostbox, certificates, repeat
+from tests.test_cli import run, start
+from tests.waiting import wait_until
+
+HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, "http://files.example.com/a", "text/plain", '"1"', None)
+NOT_FOUND = PermanentFailure("http_status", "The server answered 404.")
+UNKNOWN_ID = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
+RECIPIENT = "ann@example.org"
+
+#: the steps to a session with STARTTLS and a login
+OPENING = ("name", "connection", "greeting", "TLS", "login")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give the database a clock that is right until a test changes it."""
+    clock = Clock()
+    clock.time = time.time()
+    return clock
+
+
+@pytest.fixture
+def database(tmp_path: Path, clock: Clock) -> Iterator[Database]:
+    """Make the database that the defaults name in the folder of the test."""
+    with closing(open_database(str(tmp_path / "md5light.sqlite3"), durable=False, clock=clock)) as database:
+        yield database
+
+
+class Jobs:
+    """A queue with jobs in each state."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.queue = Queue(database, lease_seconds=60, max_attempts=5, retry_seconds=10)
+        self._clock = clock
+
+    def queued(self, email: str | None = None) -> str:
+        self._clock.pass_(0.001)
+        return self.queue.submit("http://files.example.com/a", "files.example.com", email)
+
+    def running(self, email: str | None = None) -> str:
+        job_id = self.queued(email)
+        claimed = self.queue.claim("w1")
+        assert claimed is not None
+        assert claimed.id == job_id
+        return job_id
+
+    def ended(self, outcome: Hashed | PermanentFailure, email: str | None = None) -> str:
+        self._clock.pass_(0.001)
+        job_id = self.queue.submit("http://files.example.com/a", "files.example.com", email)
+        claimed = self.queue.claim("w1")
+        assert claimed is not None
+        assert claimed.id == job_id
+        self.queue.settle(claimed, outcome)
+        return job_id
+
+    def done(self) -> str:
+        return self.ended(HASHED)
+
+    def failed(self, email: str | None = None) -> str:
+        return self.ended(NOT_FOUND, email)
+
+    def canceled(self) -> str:
+        job_id = self.queued()
+        self.queue.cancel(job_id)
+        return job_id
+
+    def one_of_each(self) -> list[str]:
+        """Make a job of each status, the newest first."""
+        return [self.done(), self.failed(), self.canceled(), self.running(), self.queued()][::-1]
+
+
+@pytest.fixture
+def jobs(database: Database, clock: Clock) -> Jobs:
+    return Jobs(database, clock)
+
+
+def said(done: CompletedProcess[str]) -> str:
+    """Return what a command printed that did what it was asked."""
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def in_json(done: CompletedProcess[str]) -> Any:
+    printed = said(done)
+    assert printed.count("\n") == 1
+    value = json.loads(printed)
+    assert json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n" == printed
+    return value
+
+
+def refused(done: CompletedProcess[str], code: int = 1) -> str:
+    """Return the one line of a command that did not do what it was asked."""
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("md5light: ").rstrip("\n")
+
+
+# --- help and usage --------------------------------------------------------------------------------------------
+
+COMMANDS = [
+    "config check",
+    "config show",
+    "jobs list",
+    "jobs show",
+    "jobs retry",
+    "jobs cancel",
+    "jobs purge",
+    "stats",
+    "mail test",
+]
+
+
+@pytest.mark.parametrize("command", ["config", "jobs", "mail", *COMMANDS])
+def test_each_command_has_help_with_an_example_that_it_understands(command: str, tmp_path: Path) -> None:
+    printed = said(run("md5light", *command.split(), "--help", cwd=tmp_path, COLUMNS="200"))
+    example = re.search(rf"^example: md5light ({command}.*)$", printed, re.MULTILINE)
+    assert example
+    assert run("md5light", *example[1].split(), cwd=tmp_path).returncode != 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["jobs"], "required: list|show|retry|cancel|purge"),
+        (["jobs", "list", "--status", "lost"], "invalid choice: 'lost'"),
+        (["jobs", "list", "--limit", "0"], "--limit: must be a whole number from 1"),
+        (["jobs", "list", "--limit", "-1"], "--limit"),
+        (["jobs", "show"], "required: ID"),
+        (["jobs", "purge"], "required: --older-than"),
+        (["jobs", "purge", "--older-than", "30"], "--older-than: must be a number and a unit"),
+        (["jobs", "purge", "--older-than", "1.5d"], "--older-than: must be a number and a unit"),
+        (["jobs", "purge", "--older-than", "-1d"], "--older-than"),
+        (["jobs", "purge", "--older", "1d"], "required: --older-than"),  # no abbreviations
+        (["mail", "test"], "required: ADDRESS"),
+        (["stats", "now"], "unrecognized arguments: now"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], problem: str, tmp_path: Path) -> None:
+    done = run("md5light", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert problem in done.stderr.splitlines()[-1]
+
+
+# --- the database ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", ["jobs list", "jobs show x", "jobs retry x", "jobs cancel x", "jobs purge --older-than 1d", "stats"]
+)
+def test_a_database_that_is_not_there_is_not_made(command: str, tmp_path: Path) -> None:
+    problem = refused(run("md5light", *command.split(), cwd=tmp_path))
+    assert problem == f"database {tmp_path}/md5light.sqlite3: No such file or directory"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_is_none_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "md5light.sqlite3").write_text("shopping list\n" * 100)
+    problem = refused(run("md5light", "jobs", "list", cwd=tmp_path))
+    assert problem == f"database {tmp_path}/md5light.sqlite3: file is not a database"
+
+
+def test_a_reader_that_goes_away_is_not_complained_about(jobs: Jobs, tmp_path: Path) -> None:
+    for _ in range(2000):  # more than a pipe holds
+        jobs.queued()
+    process = start("md5light", "jobs", "list", "--limit", "2000", cwd=tmp_path)
+    assert process.stdout
+    assert process.stderr
+    with process.stdout as read:
+        assert read.readline().startswith("ID ")
+    with process.stderr as errors:
+        assert errors.read() == ""
+    assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize("arguments", [["jobs", "list"], ["--help"]])
+def test_nobody_reading_at_all_is_not_complained_about(arguments: list[str], jobs: Jobs, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = start("md5light", *arguments, cwd=tmp_path, stdout=write, environ={"PYTHONUNBUFFERED": ""})
+    os.close(write)
+    assert process.communicate(timeout=30)[1] == ""
+    assert process.returncode == 1
+
+
+# --- jobs list and show ----------------------------------------------------------------------------------------
+
+
+def test_list_shows_the_newest_first_in_columns(jobs: Jobs, tmp_path: Path) -> None:
+    ids = jobs.one_of_each()
+    head, *lines = said(run("md5light", "jobs", "list", cwd=tmp_path)).splitlines()
+    assert head.split() == ["ID", "STATUS", "ATTEMPTS", "SUBMITTED", "RESULT", "URL"]
+    assert [line.split()[0] for line in lines] == ids
+    assert [line.split()[1] for line in lines] == ["queued", "running", "canceled", "failed", "done"]
+    assert [line.split()[-2] for line in lines] == ["-", "bytes", "-", "http_status", HASHED.md5]
+    assert {line.index("http://files.example.com/a") for line in lines} == {head.index("URL")}
+
+
+def test_list_as_json_has_what_the_api_tells_of_a_job(jobs: Jobs, tmp_path: Path) -> None:
+    ids = jobs.one_of_each()
+    listed = in_json(run("md5light", "jobs", "list", "--json", cwd=tmp_path))
+    stored = [job for job_id in ids if (job := jobs.queue.get(job_id))]
+    assert listed == [describe(job) for job in stored]
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_list_of_one_status(status: str, jobs: Jobs, tmp_path: Path) -> None:
+    jobs.one_of_each()
+    listed = in_json(run("md5light", "jobs", "list", "--status", status, "--json", cwd=tmp_path))
+    assert [job["status"] for job in listed] == [status]
+
+
+def test_list_is_limited(jobs: Jobs, tmp_path: Path) -> None:
+    ids = [jobs.queued() for _ in range(25)][::-1]
+    usual = in_json(run("md5light", "jobs", "list", "--json", cwd=tmp_path))
+    fewer = in_json(run("md5light", "jobs", "list", "--json", "--limit", "3", cwd=tmp_path))
+    assert [job["id"] for job in usual] == ids[:20]
+    assert [job["id"] for job in fewer] == ids[:3]
+
+
+def test_a_list_of_nothing(jobs: Jobs, tmp_path: Path) -> None:
+    assert said(run("md5light", "jobs", "list", cwd=tmp_path)).splitlines() == [
+        "ID  STATUS  ATTEMPTS  SUBMITTED  RESULT  URL"
+    ]
+    assert in_json(run("md5light", "jobs", "list", "--json", cwd=tmp_path)) == []
+
+
+def test_show_tells_all_but_the_address(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.failed(RECIPIENT)
+    printed = said(run("md5light", "jobs", "show", job_id, cwd=tmp_path))
+    assert re.search(r"^error message +The server answered 404\.$", printed, re.MULTILINE)
+    assert re.search(r"^mail +waiting$", printed, re.MULTILINE)
+    shown = in_json(run("md5light", "jobs", "show", job_id, "--json", cwd=tmp_path))
+    stored = jobs.queue.get(job_id)
+    assert stored
+    assert shown == describe(stored)
+    assert RECIPIENT not in printed + json.dumps(shown)
+
+
+def test_what_a_server_sent_moves_nothing_on_the_terminal(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.ended(Hashed("0" * 32, 1, "http://evil.example.com/\x1b[2J", "text/plain\r", "é\u202e", None))
+    printed = said(run("md5light", "jobs", "show", job_id, cwd=tmp_path, PYTHONIOENCODING="ascii"))
+    assert "http://evil.example.com/\\x1b[2J\n" in printed
+    assert printed.isascii()
+    assert not set(printed) & {"\x1b", "\r"}
+
+
+@pytest.mark.parametrize("verb", ["show", "retry", "cancel"])
+@pytest.mark.parametrize("job_id", [UNKNOWN_ID, "nothing", "☃", "%"])
+def test_a_job_that_does_not_exist(verb: str, job_id: str, jobs: Jobs, tmp_path: Path) -> None:
+    assert refused(run("md5light", "jobs", verb, job_id, cwd=tmp_path)) == f"there is no job {job_id}"
+
+
+def test_an_id_that_is_no_text(jobs: Jobs, tmp_path: Path) -> None:
+    assert refused(run("md5light", "jobs", "show", os.fsdecode(b"\xff"), cwd=tmp_path)) == r"there is no job \udcff"
+
+
+# --- jobs retry, cancel and purge ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["failed", "canceled"])
+def test_retry_makes_a_job_due_as_if_it_were_new(state: str, jobs: Jobs, tmp_path: Path) -> None:
+    job_id = getattr(jobs, state)()
+    assert said(run("md5light", "jobs", "retry", job_id, cwd=tmp_path)) == f"{job_id} queued\n"
+    job = jobs.queue.get(job_id)
+    assert job
+    assert (job.status, job.attempts, job.error_code, job.error_message) == ("queued", 0, None, None)
+    assert (job.started_at, job.finished_at) == (None, None)
+
+
+def test_a_retried_job_owes_its_mail_anew(jobs: Jobs, database: Database, clock: Clock, tmp_path: Path) -> None:
+    outbox = Outbox(database, lease_seconds=60, max_attempts=3, retry_seconds=30)
+    job_id = jobs.failed(RECIPIENT)
+    message_ids = []
+    for status in ("failed", "done"):
+        mail = outbox.claim("w1")
+        assert mail
+        assert (mail.job_id, mail.status, mail.attempts) == (job_id, status, 1)
+        report = Report(mail.job_id, mail.url, mail.status, mail.md5, mail.size, mail.finished_at, None, "")
+        message_ids.append(compose(report, sender="md5@example.org", recipient=mail.recipient)["Message-ID"])
+        assert outbox.sent(mail)
+        if status == "failed":
+            retried = in_json(run("md5light", "jobs", "retry", job_id, "--json", cwd=tmp_path))
+            assert (retried["status"], retried["mail"], retried["error"]) == ("queued", "waiting", None)
+            clock.time = time.time() + 1  # it became due by the clock of the command
+            claimed = jobs.queue.claim("w1")
+            assert claimed
+            jobs.queue.settle(claimed, HASHED)
+    assert message_ids[0] == message_ids[1]
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "done"])
+def test_a_job_that_has_not_failed_is_not_retried(state: str, jobs: Jobs, tmp_path: Path) -> None:
+    job_id = getattr(jobs, state)()
+    before = jobs.queue.get(job_id)
+    problem = refused(run("md5light", "jobs", "retry", job_id, cwd=tmp_path))
+    assert problem == f"job {job_id} is {state}: only a failed or canceled job can be tried again"
+    assert jobs.queue.get(job_id) == before
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_cancel_ends_a_job(state: str, jobs: Jobs, database: Database, tmp_path: Path) -> None:
+    job_id = getattr(jobs, state)()
+    assert said(run("md5light", "jobs", "cancel", job_id, cwd=tmp_path)) == f"{job_id} canceled\n"
+    job = jobs.queue.get(job_id)
+    assert job
+    assert (job.status, job.token) == ("canceled", None)
+    assert Totals(database).snapshot().totals["finished", "canceled"] == 1
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "canceled"])
+def test_a_job_that_has_ended_is_not_canceled(state: str, jobs: Jobs, tmp_path: Path) -> None:
+    job_id = getattr(jobs, state)()
+    assert (
+        refused(run("md5light", "jobs", "cancel", job_id, cwd=tmp_path)) == f"job {job_id} has ended: it is {state}"
+    )
+
+
+def test_cancel_as_json_tells_the_job(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.queued()
+    canceled = in_json(run("md5light", "jobs", "cancel", job_id, "--json", cwd=tmp_path))
+    assert (canceled["id"], canceled["status"]) == (job_id, "canceled")
+
+
+@pytest.mark.parametrize(
+    ("age", "older", "younger"), [("30d", 31 * 86400, 29 * 86400), ("12h", 44000, 43000), ("15m", 960, 840)]
+)
+def test_purge_removes_what_ended_longer_ago(
+    age: str, older: float, younger: float, jobs: Jobs, clock: Clock, tmp_path: Path
+) -> None:
+    now = clock.time
+    clock.time = now - younger
+    kept = jobs.done()
+    clock.time = now - older
+    jobs.one_of_each()
+    assert said(run("md5light", "jobs", "purge", "--older-than", age, cwd=tmp_path)) == "3 jobs removed\n"
+    assert [job.id for job in jobs.queue.newest(10) if job.finished] == [kept]
+    assert len(jobs.queue.newest(10)) == 3
+
+
+def test_purge_goes_on_until_nothing_is_left(jobs: Jobs, clock: Clock, tmp_path: Path) -> None:
+    clock.time -= 3600
+    for _ in range(1001):  # two transactions and one more job
+        jobs.canceled()
+    purged = in_json(run("md5light", "jobs", "purge", "--older-than", "45s", "--json", cwd=tmp_path))
+    assert purged == {"removed": 1001}
+    assert jobs.queue.newest(1) == []
+
+
+# --- stats -----------------------------------------------------------------------------------------------------
+
+
+def test_stats_count_what_goes_on_and_what_was(jobs: Jobs, database: Database, tmp_path: Path) -> None:
+    jobs.one_of_each()
+    jobs.queue.cancel(jobs.queued())
+    Totals(database).sign("w1")
+    counted = in_json(run("md5light", "stats", "--json", cwd=tmp_path))
+    assert counted.pop("oldest_waiting_seconds") >= 0
+    assert counted.pop("last_worker_sign_seconds") >= 0
+    assert counted.pop("mean_seconds") >= 0
+    assert counted == {
+        "unfinished": {"queued": 1, "running": 1},
+        "finished": {"done": 1, "failed": 1, "canceled": 2},
+        "failures": {"http_status": 1},
+        "hashed_bytes": 7,
+        "mails": {"waiting": 0, "sent": 0, "failed": 0},
+        "workers": 1,
+    }
+    printed = said(run("md5light", "stats", cwd=tmp_path))
+    assert re.search(r"^finished canceled +2$", printed, re.MULTILINE)
+    assert re.search(r"^failures http_status +1$", printed, re.MULTILINE)
+
+
+def test_stats_of_a_new_database(database: Database, tmp_path: Path) -> None:
+    counted = in_json(run("md5light", "stats", "--json", cwd=tmp_path))
+    assert (counted["workers"], counted["mean_seconds"], counted["last_worker_sign_seconds"]) == (0, None, None)
+
+
+# --- mail test -------------------------------------------------------------------------------------------------
+
+
+def configure(
+    tmp_path: Path, *, shutdown_seconds: float = 25, database: str = "jobs.sqlite3", **smtp: object
+) -> None:
+    """Write config.ini; the owner alone can read it."""
+    file = tmp_path / "config.ini"
+    file.touch(mode=0o600)
+    lines = [f"{key} = {value}" for key, value in smtp.items()]
+    sections = ["[queue]", f"database = {database}", "[worker]", f"shutdown_seconds = {shutdown_seconds}", "[smtp]"]
+    file.write_text("\n".join([*sections, *lines, ""]))
+
+
+def mail_test(tmp_path: Path, address: str = RECIPIENT) -> CompletedProcess[str]:
+    return run("md5light", "-v", "--config", "config.ini", "mail", "test", address, cwd=tmp_path)
+
+
+def steps(done: CompletedProcess[str]) -> list[str]:
+    """Return the steps that were told, the last with what went wrong."""
+    lines = re.findall(r"^(\S+) +(ok|failed: .*)$", done.stdout, re.MULTILINE)
+    return [step if result == "ok" else f"{step} {result}" for step, result in lines]
+
+
+def test_a_mail_is_sent_step_by_step(tmp_path: Path) -> None:
+    context, ca_file = certificates(tmp_path)
+    with Postbox(starttls=context, login=("md5", "hunter2")) as postbox:
+        configure(tmp_path, host="localhost", port=postbox.port, ca_file=ca_file, username="md5", password="hunter2")
+        done = mail_test(tmp_path)
+        assert said(done).endswith("\nlocalhost has taken the mail over.\n")
+        assert steps(done) == ["address", *OPENING, "sender", "recipient", "message"]
+        (mail,) = postbox.mails
+        assert (mail.recipients, mail.message["Subject"]) == ([RECIPIENT], "md5light: test")
+
+
+def test_without_a_server_the_mail_is_kept_in_the_maildir(tmp_path: Path) -> None:
+    configure(tmp_path, maildir="mails")
+    done = mail_test(tmp_path, "ann@localhost")
+    assert done.returncode == 0
+    assert done.stdout.endswith(f"The mail is kept in {tmp_path}/mails, since [smtp] host is empty.\n")
+    assert len(list((tmp_path / "mails/new").iterdir())) == 1
+    assert "ann" not in done.stderr
+
+
+def test_a_maildir_that_can_not_be_written(tmp_path: Path) -> None:
+    configure(tmp_path, maildir="/proc/mails")
+    done = mail_test(tmp_path)
+    assert (done.returncode, done.stderr) == (1, "md5light: the mail was not delivered: maildir failed\n")
+    assert steps(done)[-1].startswith("maildir failed: The mail could not be written")
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ({"CONNECT": repeat("554 go away")}, "greeting failed: The mail server answered 554 to the connection."),
+        ({"STARTTLS": repeat("454 no")}, "TLS failed: The mail server answered 454 to the STARTTLS."),
+        ({"AUTH": repeat("535 who?")}, "login failed: The mail server answered 535 to the login. 535 who?"),
+        ({"MAIL": repeat("550 not you")}, "sender failed: The mail server answered 550 to the sender. 550 not you"),
+        (
+            {"RCPT": repeat(f"550 <{RECIPIENT}> unknown")},
+            f"recipient failed: The mail server answered 550 to the recipient. 550 <{RECIPIENT}> unknown",
+        ),
+        ({"END": repeat("452 full")}, "message failed: The mail server answered 452 to the message. 452 full"),
+        ({"EHLO": [SILENCE]}, "greeting failed: The mail server was silent for too long."),
+    ],
+)
+def test_what_a_server_refuses_is_told_plainly(script: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    context, ca_file = certificates(tmp_path)
+    with ScriptedPostbox(starttls=context, **script) as postbox:
+        smtp = {"host": "localhost", "port": postbox.port, "ca_file": ca_file, "timeout": 2}
+        configure(tmp_path, **smtp, username="md5", password="hunter2")
+        done = mail_test(tmp_path)
+        assert postbox.mails == []
+    assert steps(done)[-1].startswith(problem)
+    step = problem.partition(" ")[0]
+    assert (done.returncode, done.stderr) == (1, f"md5light: the mail was not delivered: {step} failed\n")
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_server_that_is_not_there_is_told_plainly(tmp_path: Path) -> None:
+    configure(tmp_path, host="127.0.0.1", port=free_port())
+    done = mail_test(tmp_path)
+    assert done.returncode == 1
+    assert steps(done)[:2] == ["address", "name"]
+    assert steps(done)[2].endswith("Connection refused")
+
+
+def test_a_server_whose_name_does_not_exist_is_told_plainly(tmp_path: Path) -> None:
+    configure(tmp_path, host="mail..example")  # not a name at all, so nobody is asked
+    done = mail_test(tmp_path)
+    assert done.returncode == 1
+    assert steps(done)[1].startswith("name failed: The name of the mail server can't be looked up")
+
+
+def test_a_certificate_that_is_not_trusted_is_told_plainly(tmp_path: Path) -> None:
+    context, _ = certificates(tmp_path)
+    with Postbox(tls=context) as postbox:
+        configure(tmp_path, host="localhost", port=postbox.port, security="tls")
+        done = mail_test(tmp_path)
+    assert done.returncode == 1
+    assert steps(done)[-1].startswith("TLS failed: The certificate of the mail server is not trusted")
+
+
+@pytest.mark.parametrize("address", ["ann", "ann@localhost", "ann@example.org\nBcc: bob@example.org", ""])
+def test_an_address_that_is_none_is_wrong_usage(address: str, tmp_path: Path) -> None:
+    with Postbox() as postbox:
+        configure(tmp_path, host=postbox.host, port=postbox.port, security="none")
+        assert refused(mail_test(tmp_path, address), code=2).startswith("email must ")
+        assert postbox.connections == 0
+
+
+# --- config check ----------------------------------------------------------------------------------------------
+
+
+def check(tmp_path: Path) -> CompletedProcess[str]:
+    return run("md5light", "--config", "config.ini", "config", "check", cwd=tmp_path)
+
+
+def warning(done: CompletedProcess[str]) -> str:
+    """Return the one warning of a configuration that is right."""
+    assert (done.returncode, done.stdout) == (0, "config.ini: ok\n")
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("md5light: warning: ").rstrip("\n")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def test_check_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    configure(tmp_path)
+    assert said(check(tmp_path)) == "config.ini: ok\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.ini"]
+
+
+def test_check_takes_a_database_in_use(jobs: Jobs, tmp_path: Path) -> None:
+    configure(tmp_path, database="md5light.sqlite3")
+    assert said(check(tmp_path)) == "config.ini: ok\n"
+
+
+@pytest.mark.parametrize(
+    ("database", "problem"),
+    [
+        ("none/jobs.sqlite3", "its folder can't be written: No such file or directory"),
+        ("/proc/jobs.sqlite3", "its folder can't be written: "),  # by nobody, not even by root
+        ("config.ini/jobs.sqlite3", "its folder can't be written: Not a directory"),
+        (".", "can't be written: Is a directory"),
+        ("config.ini", "is not an SQLite database"),
+    ],
+)
+def test_check_finds_a_database_that_could_not_be_used(database: str, problem: str, tmp_path: Path) -> None:
+    configure(tmp_path, database=database)
+    told = refused(check(tmp_path), code=78)
+    assert told.startswith(f"config.ini: [queue] database = {tmp_path / database}: {problem}")
+
+
+def test_check_never_shows_the_password_of_a_database(tmp_path: Path) -> None:
+    configure(tmp_path, database="postgresql://md5:hunter2@127.0.0.1:1/md5")
+    assert "hunter2" not in refused(check(tmp_path), code=78)
+
+
+@pytest.mark.parametrize("key", ["password", "password_file"])
+def test_check_warns_of_a_password_that_others_can_read(key: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text("hunter2\n")
+    smtp: dict[str, Any] = {key: "hunter2" if key == "password" else "secret"}
+    configure(tmp_path, **smtp)
+    holder = tmp_path / "config.ini" if key == "password" else secret
+    other = secret if key == "password" else tmp_path / "config.ini"
+    other.chmod(0o644)
+    assert said(check(tmp_path)) == "config.ini: ok\n"
+    holder.chmod(0o640)  # a group may be meant to
+    assert said(check(tmp_path)) == "config.ini: ok\n"
+    holder.chmod(0o604)
+    told = warning(check(tmp_path))
+    assert told.startswith(f"{holder if key == 'password_file' else holder.name}: holds a password")
+    assert stat.S_IMODE(holder.stat().st_mode) == 0o604
+
+
+def test_check_warns_of_a_stop_longer_than_a_lease(tmp_path: Path) -> None:
+    configure(tmp_path, shutdown_seconds=60)
+    assert said(check(tmp_path)) == "config.ini: ok\n"
+    configure(tmp_path, shutdown_seconds=90)
+    assert warning(check(tmp_path)).startswith(
+        "[worker] shutdown_seconds = 90 is more than [queue] lease_seconds = 60"
+    )
+
+
+def test_check_warns_of_a_mail_server_out_of_reach(tmp_path: Path) -> None:
+    port = free_port()
+    configure(tmp_path, host="127.0.0.1", port=port)
+    told = warning(check(tmp_path))
+    assert told == f"[smtp] host = 127.0.0.1, port = {port}: can't be reached now: Connection refused"
+
+
+def test_check_waits_for_a_mail_server_only_so_long(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(8)]  # who fill what the listener lets wait; others are not answered
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        configure(tmp_path, host="127.0.0.1", port=full.getsockname()[1], timeout=0.5)
+        assert "can't be reached now: " in warning(check(tmp_path))
+        for client in waiting:
+            client.close()
+
+
+def test_check_says_nothing_to_a_mail_server(tmp_path: Path) -> None:
+    with ScriptedPostbox() as postbox:
+        configure(tmp_path, host="127.0.0.1", port=postbox.port)
+        assert said(check(tmp_path)) == "config.ini: ok\n"
+        wait_until(lambda: postbox.connections)
+        assert set(postbox.heard) <= {"CONNECT"}
