@@ -100,7 +100,7 @@ class Run:
             found = descendants(self.process.pid)
             return found if len(found) >= 4 else []
 
-        return wait_until(look)
+        return wait_until(look, START_SECONDS)
 
     def wait(self) -> int:
         return self.process.wait(timeout=START_SECONDS)

@@ -12,7 +12,7 @@ T = TypeVar("T")
 PAUSE = 0.005
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 10.0, message: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 30.0, message: str = "") -> T:
     """Return the first true value of `condition`; an AssertionError says what did not come in `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
