@@ -73,6 +73,8 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
         What lies unread makes the system reset the connection, and a proxy before us lose our answer (RFC 9112, 9.6).
         """
+        if self.socket is None:  # a client's reset is an end and an error at once: the loop calls this for both
+            return
         with contextlib.suppress(OSError):
             for _ in range(DRAINED_READS):
                 if not self.socket.recv(65536):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def test_a_request_that_is_being_answered_is_not_closed_to_make_room(service: Se
         for _ in range(MANY):
             opened.enter_context(connect(service))
             assert session.get(f"{service.url}/healthz", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS.values(), ids=BEGINNINGS.keys())
+def test_clients_that_reset_their_connections_harm_nobody(service: Service, beginning: bytes) -> None:
+    for _ in range(50):
+        with connect(service) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(beginning)
+    assert requests.get(f"{service.url}/check?id=none", timeout=5).status_code == 404
+    assert "level=error" not in service.commands[0].lines
 
 
 def test_a_flood_of_oversized_bodies_is_refused(service: Service) -> None:
