@@ -72,6 +72,7 @@ class Run:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
+                preexec_fn=heed_ctrl_c,
             )
 
     @property
@@ -119,6 +120,11 @@ def descendants(pid: int) -> list[int]:
 
 def alive(pids: Sequence[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def heed_ctrl_c() -> None:
+    """Take SIGINT as a terminal's shell lets it be taken; a shell ignores it for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
