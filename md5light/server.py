@@ -13,8 +13,9 @@ from typing import Any
 import waitress
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from md5light.config import Config, http_url
 from md5light.errors import Md5lightError
@@ -26,6 +27,7 @@ from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
 from md5light.web.answers import ERRORS, MAX_BODY_BYTES, error_body
 from md5light.web.api import make_app
+from md5light.web.middleware import StartResponse, observed
 
 log = Log(__name__)
 
@@ -34,6 +36,9 @@ STOP_SECONDS = 20.0
 
 #: seconds that waitress gives its threads after that
 DISPATCHER_SECONDS = 5.0
+
+#: seconds of silence after which a stopping server no longer waits for a request, or for the rest of one
+SILENCE_SECONDS = 2.0
 
 #: connections that may wait to be accepted
 BACKLOG = 1024
@@ -52,21 +57,51 @@ class ListenError(Md5lightError):
     """The address can't be listened on; the message is one line that names it."""
 
 
-class _JSONError(ErrorTask):  # type: ignore[misc]
-    """waitress' own refusals (malformed or oversized requests) in the documented form."""
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """waitress' parser, without what ends a connection with no answer at all."""
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.completed:  # refused, or without a body: 100 Continue would make us wait for one
+            self.expect_continue = False
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError:  # such as http://[ for a URI
+            raise ParsingError("Bad URI or number") from None
+
+
+class _Refusal(ErrorTask):  # type: ignore[misc]
+    """waitress' own refusals (malformed or oversized requests), answered as all requests are."""
 
     def execute(self) -> None:
-        error = self.request.error
-        body = error_body(*ERRORS.get(error.code, ERRORS[500]))
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
+        request = self.request
+        environ = {
+            "REQUEST_METHOD": getattr(request, "command", ""),  # as far as it could be read
+            "PATH_INFO": getattr(request, "path", ""),
+            "REMOTE_ADDR": self.channel.addr[0],
+            "HTTP_X_REQUEST_ID": request.headers.get("X_REQUEST_ID", ""),
+        }
+        (body,) = observed(self._refuse)(environ, self._start)
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
 
+    def _refuse(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:  # noqa: ARG002 - WSGI
+        error = self.request.error
+        start_response(f"{error.code} {error.reason}", [("Content-Type", "application/json")])
+        return [error_body(*ERRORS.get(error.code, ERRORS[500]))]
+
+    def _start(self, status: str, headers: list[tuple[str, str]]) -> None:
+        self.status = status
+        self.response_headers.extend(headers)
+
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    error_task_class = _JSONError
+    error_task_class = _Refusal
+    parser_class = _Parser
 
     def handle_close(self) -> None:
         """Close, having read what has come of a refused body.
@@ -80,6 +115,33 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
                 if not self.socket.recv(65536):
                     break
         super().handle_close()
+
+
+class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """`count` threads for requests that only read, and as many for those that wait for the disk or its lock.
+
+    With one queue for all, /check would wait behind a flood of submissions or a locked database.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.set_thread_count(count)
+        self._writing = ThreadedTaskDispatcher()
+        self._writing.set_thread_count(count)
+
+    def add_task(self, channel: HTTPChannel) -> None:
+        if _writes(channel.requests[0]):
+            self._writing.add_task(channel)
+        else:
+            super().add_task(channel)
+
+    def shutdown(self) -> None:
+        self._writing.shutdown()
+        super().shutdown()
+
+
+def _writes(request: HTTPRequestParser) -> bool:
+    return request.error is None and (request.command not in ("GET", "HEAD") or request.path == "/readyz")
 
 
 class _Waker(wasyncore.dispatcher):  # type: ignore[misc]
@@ -116,9 +178,9 @@ def serve(config: Config) -> bool:
         make_app(Queue.configured(database, config), Totals(database), config),
         map=loop,
         sockets=sockets,
-        threads=config.server.threads,
+        _dispatcher=_Threads(config.server.threads),
         connection_limit=CONNECTIONS,
-        max_request_body_size=MAX_BODY_BYTES,
+        max_request_body_size=MAX_BODY_BYTES + 1,  # the first size that is refused
         asyncore_use_poll=True,
         ident=None,
         clear_untrusted_proxy_headers=False,  # trusted_proxy decides about them
@@ -134,11 +196,12 @@ def serve(config: Config) -> bool:
     watchdog = Watchdog()
     while not signals.count:
         _make_room(loop)
-        wasyncore.loop(timeout=watchdog.beat(), use_poll=True, map=loop, count=1)
+        _turn(loop, watchdog.beat())
     stopping(STOP_SECONDS + DISPATCHER_SECONDS)
     in_order = _finish(signals, loop, listeners)
-    server.task_dispatcher.shutdown()
-    database.close()
+    if in_order:  # else threads still use the database, and would be waited for
+        server.task_dispatcher.shutdown()
+        database.close()
     log.info("stopped")
     return in_order
 
@@ -162,18 +225,29 @@ def _make_room(loop: dict[int, Any]) -> None:
 
 def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGIServer]) -> bool:
     """Accept nobody any more and answer what was asked; False when there was no time for that."""
+    _turn(loop, 0)  # accepts who has connected
     for listener in listeners:
         wasyncore.dispatcher.close(listener)  # its own close() would end the answering threads' way back to the loop
+    _turn(loop, 0)  # reads what they have sent
     deadline = time.monotonic() + STOP_SECONDS
     while any(_is_busy(entry) for entry in loop.values()):
         if signals.count > 1 or time.monotonic() > deadline:
             return False
-        wasyncore.loop(timeout=0.1, use_poll=True, map=loop, count=1)
+        _turn(loop, 0.1)
     return True
 
 
+def _turn(loop: dict[int, Any], seconds: float) -> None:
+    """Do what the sockets are ready for, waiting up to `seconds` for one."""
+    wasyncore.loop(timeout=seconds, use_poll=True, map=loop, count=1)
+
+
 def _is_busy(entry: object) -> bool:
-    return isinstance(entry, HTTPChannel) and bool(entry.requests or entry.total_outbufs_len)
+    if not isinstance(entry, HTTPChannel):
+        return False
+    is_new = entry.last_activity == entry.creation_time  # whoever connects is about to ask
+    coming_in = (entry.request or is_new) and time.time() - entry.last_activity < SILENCE_SECONDS
+    return bool(entry.requests or entry.total_outbufs_len or coming_in)
 
 
 def _passed() -> list[socket.socket]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import sqlite3
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +79,16 @@ def test_a_flood_of_oversized_bodies_is_refused(service: Service) -> None:
         answer = requests.post(f"{service.url}/submit", data=b"x" * 100_000, timeout=5)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
     assert requests.get(f"{service.url}/check?id=none", timeout=5).status_code == 404
+
+
+def test_submissions_that_wait_for_the_database_let_others_pass(service: Service) -> None:
+    request = b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
+    with contextlib.ExitStack() as opened:
+        other = opened.enter_context(contextlib.closing(sqlite3.connect(service.database, isolation_level=None)))
+        other.execute("begin immediate")
+        for _ in range(50):
+            opened.enter_context(connect(service)).sendall(request + b'{"url":"http://a.example"}')
+        for _ in range(10):
+            answer = requests.get(f"{service.url}/check?id=none", timeout=5)
+            assert answer.status_code == 404
+            assert answer.elapsed.total_seconds() < 1

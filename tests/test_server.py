@@ -191,15 +191,44 @@ def test_health_and_readiness(service: Service) -> None:
     assert requests.get(f"{service.url}/readyz", timeout=10).status_code == 200
 
 
-def test_a_malformed_request_is_answered_in_json(service: Service) -> None:
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
-        answer = b"".join(iter(lambda: connection.recv(4096), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.0 400 ")
-    assert b"Content-Type: application/json" in head
-    assert json.loads(body)["error"]["code"] == "bad_request"
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nbad header", 400, "bad_request"),
+        (b"GET http://[ HTTP/1.1\r\nHost: x", 400, "bad_request"),
+        (b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000, 400, "bad_request"),
+        (b"POST /submit HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip", 501, "not_implemented"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000, 431, "headers_too_large"),
+        (b"POST /submit HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 65537", 413, "body_too_large"),
+    ],
+    ids=["header", "URI", "number", "coding", "large header", "large body announced"],
+)
+def test_what_the_http_layer_refuses_is_answered_as_all_is(
+    service: Service, request_: bytes, status: int, code: str
+) -> None:
+    with connect(service) as client:
+        client.sendall(request_ + b"\r\n\r\n")
+        client.settimeout(5)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    assert re.match(rf"HTTP/1.[01] {status} ", head)
+    assert (json.loads(body)["error"]["code"], body[-1]) == (code, "\n")
+    headers = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    assert headers["Content-Type"] == "application/json"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    service.commands[0].wait_for_line(f"event=request .* status={status} .*request={headers['X-Request-Id']}")
+
+
+def test_the_largest_body_is_taken(service: Service) -> None:
+    form = f"url={FILE}&x=".ljust(65536, "x")
+    assert post(service, form, "application/x-www-form-urlencoded").status_code == 202
+    assert post(service, form + "x", "application/x-www-form-urlencoded").status_code == 413
+
+
+def test_a_request_without_a_body_is_not_waited_for(service: Service) -> None:
+    with connect(service) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 def test_nothing_is_accepted_that_can_not_be_stored(tmp_path: Path) -> None:
@@ -246,12 +275,47 @@ def test_a_signal_stops_the_server_after_the_running_requests(tmp_path: Path, nu
         assert answers == [202]
 
 
+@pytest.mark.parametrize("beginning", [b"", b"POST /submit HTTP/1.1\r\nHost: x\r\n"], ids=["nothing yet", "a line"])
+def test_a_request_that_is_coming_in_is_answered_before_the_server_ends(tmp_path: Path, beginning: bytes) -> None:
+    header = b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
+    request = header + b'{"url":"http://a.example"}'
+    with Service(tmp_path) as service:
+        server = service.start_server()
+        with connect(service) as client:
+            client.sendall(beginning)
+            wait_until(lambda: connections_to(service), message="the connection")
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: not is_listening(service), message="the server to accept nobody")
+            client.sendall(request[len(beginning) :])
+            assert client.recv(4096).startswith(b"HTTP/1.1 202 ")
+        assert server.process.wait(10) == 0
+        assert stored_jobs(service) == 1
+
+
+def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        server = service.start_server()
+        with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            with connect(service) as client:
+                client.sendall(b"DELETE /jobs/0e4fac17 HTTP/1.1\r\nHost: x\r\n\r\n")
+                wait_until(lambda: connections_to(service), message="the request to reach the server")
+                server.process.send_signal(signal.SIGTERM)
+                wait_until(lambda: not is_listening(service), message="the server to accept nobody")
+                assert server.stop(signal.SIGINT, timeout=2) == 1
+
+
 def test_the_port_in_use_is_one_line(tmp_path: Path) -> None:
     with Service(tmp_path) as service, socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = service.start("server", "--port", str(port))
         assert command.process.wait(10) == 1
         assert command.lines == f"md5light-server: can't listen on http://127.0.0.1:{port}: Address already in use\n"
+
+
+def connect(service: Service) -> socket.socket:
+    host, port = service.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
 
 
 def connections_to(service: Service) -> int:
