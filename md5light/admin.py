@@ -145,7 +145,7 @@ def jobs_purge(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def _existing(queue: Queue, job_id: str) -> Job:
-    job = queue.get(job_id) if job_id.isascii() else None  # other bytes might not even be text
+    job = queue.get(job_id)
     if job is None:
         raise NotDone(f"there is no job {_visible(job_id)}")
     return job

@@ -47,8 +47,13 @@ def test_a_submitted_job_waits(queue: Queue, clock: Clock) -> None:
     assert not job.finished
 
 
-def test_an_unknown_job_is_none(queue: Queue) -> None:
-    assert queue.get("nothing") is None
+@pytest.mark.parametrize(
+    "job_id", ["nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac", "", "\0", "\udcff", "a" * 5000]
+)
+def test_an_unknown_job_is_none(queue: Queue, job_id: str) -> None:
+    assert queue.get(job_id) is None
+    assert not queue.cancel(job_id)
+    assert not queue.retry(job_id)
 
 
 def test_a_claim_takes_the_job_from_all_others(queue: Queue) -> None:

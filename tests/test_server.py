@@ -34,6 +34,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
+def multipart(**values: str) -> bytes:
+    """Write a form with the boundary b, whose values are bytes of Latin-1; one named x_file is a file named x."""
+    parts = [
+        f"--b\r\nContent-Disposition: form-data; name={name.replace('_file', '; filename=f')}\r\n\r\n{value}\r\n"
+        for name, value in values.items()
+    ]
+    return "".join([*parts, "--b--\r\n"]).encode("latin-1")
+
+
 def post(service: Service, data: object, content_type: str | None = None) -> requests.Response:
     headers = {"Content-Type": content_type} if content_type else {}
     return requests.post(f"{service.url}/submit", data=data, headers=headers, timeout=10)  # type: ignore[arg-type]
@@ -64,12 +73,10 @@ def stored_jobs(service: Service) -> int:
         ({"url": FILE, "email": ""}, None),
         (json.dumps({"url": FILE}), "application/json"),
         (json.dumps({"url": FILE, "email": None, "more": [1]}), "application/json; charset=utf-8"),
-        (
-            f'--b\r\nContent-Disposition: form-data; name="url"\r\n\r\n{FILE}\r\n--b--\r\n',
-            "multipart/form-data; boundary=b",
-        ),
+        (multipart(url=FILE), "multipart/form-data; boundary=b"),
+        (multipart(x_file="\xff", url=FILE), "Multipart/Form-Data; Boundary=b"),
     ],
-    ids=["form", "with address", "blank address", "json", "json with more", "multipart"],
+    ids=["form", "with address", "blank address", "json", "json with more", "multipart", "multipart with more"],
 )
 def test_a_job_is_accepted(service: Service, data: object, content_type: str | None) -> None:
     answer = post(service, data, content_type)
@@ -112,6 +119,10 @@ def test_a_job_is_accepted(service: Service, data: object, content_type: str | N
         (b"url=http://example.com/\xff", "application/x-www-form-urlencoded", 400, "bad_request"),
         ("--b\r\nrubbish", "multipart/form-data; boundary=b", 400, "bad_request"),
         ("rubbish", "multipart/form-data", 400, "bad_request"),
+        (multipart(url="http://example.com/\xff"), "multipart/form-data; boundary=b", 400, "bad_request"),
+        (multipart(url=FILE), "multipart/form-data; charset=none; boundary=b", 400, "bad_request"),
+        (multipart(url_file=FILE), "multipart/form-data; boundary=b", 400, "invalid_url"),
+        (multipart(url=FILE, email_file="a@example.com"), "multipart/form-data; boundary=b", 400, "invalid_email"),
         (f"url={FILE}", "text/plain", 415, "unsupported_media_type"),
         (b"<url/>", "application/xml", 415, "unsupported_media_type"),
         (b"url=" + b"a" * 70_000, "application/x-www-form-urlencoded", 413, "body_too_large"),
@@ -140,7 +151,8 @@ def test_what_can_not_be_accepted_is_refused(
         ("GET", "/check", 400, "missing_parameter"),
         ("GET", "/check?id=", 400, "missing_parameter"),
         ("GET", "/check?id=a&id=b", 400, "repeated_parameter"),
-        ("GET", "/check?id=%ff", 400, "bad_request"),
+        ("GET", "/%ff", 404, "not_found"),
+        ("GET", "/chec%ffk?id=a", 404, "not_found"),
     ],
 )
 def test_every_error_has_the_same_form(service: Service, method: str, path: str, status: int, code: str) -> None:
@@ -149,11 +161,22 @@ def test_every_error_has_the_same_form(service: Service, method: str, path: str,
     assert (status == 405) == ("Allow" in answer.headers)
 
 
-@pytest.mark.parametrize("job_id", ["nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac", "'", "a" * 5000, "é", "%00"])
+@pytest.mark.parametrize(
+    "job_id", ["nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac", "'", "a" * 5000, "é", "%00", "%ff"]
+)
 def test_an_unknown_job_is_not_found(service: Service, job_id: str) -> None:
     for method, path in (("GET", f"/check?id={job_id}"), ("GET", f"/jobs/{job_id}"), ("DELETE", f"/jobs/{job_id}")):
         answer = requests.request(method, service.url + path, timeout=10)
         assert (answer.status_code, answer.text) == (404, '{"status":"not found"}\n')
+
+
+def test_the_id_of_a_job_with_more_in_it_is_unknown(service: Service) -> None:
+    job_id = service.submit(FILE)
+    for other in (f"{job_id}%ff", f"{job_id}%20", f"%7B{job_id}%7D", job_id.upper()):
+        for path in (f"/check?id={other}", f"/jobs/{other}"):
+            answer = requests.get(service.url + path, timeout=10)
+            assert (answer.status_code, answer.text) == (404, '{"status":"not found"}\n')
+    assert requests.get(f"{service.url}/check?id={job_id}&more=%ff", timeout=10).status_code == 202
 
 
 def test_a_waiting_job_is_running(service: Service) -> None:
@@ -298,7 +321,7 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
         with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
             other.execute("begin immediate")
             with connect(service) as client:
-                client.sendall(b"DELETE /jobs/0e4fac17 HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.sendall(b"DELETE /jobs/0e4fac17-f367-4807-8c28-8a059a2f82ac HTTP/1.1\r\nHost: x\r\n\r\n")
                 wait_until(lambda: connections_to(service), message="the request to reach the server")
                 server.process.send_signal(signal.SIGTERM)
                 wait_until(lambda: not is_listening(service), message="the server to accept nobody")

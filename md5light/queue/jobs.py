@@ -9,6 +9,7 @@ and come back one by one as the host's running jobs end.
 from __future__ import annotations
 
 import dataclasses
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -134,6 +135,9 @@ PROBE = """
     insert into probe (id, probed_at) values (1, :now) on conflict (id) do update set probed_at = excluded.probed_at
 """
 
+#: the form of an id, as uuid4() is written
+JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 #: what another attempt starts without
 UNKNOWN = {field.name: None for field in dataclasses.fields(Hashed)}
 
@@ -235,7 +239,9 @@ class Queue:
         return job_id
 
     def get(self, job_id: str) -> Job | None:
-        """Return the job as it stands."""
+        """Return the job as it stands, None when there is none of this id."""
+        if not JOB_ID.fullmatch(job_id):  # not every engine takes every text
+            return None
         row = self._database.read(lambda transaction: transaction.one(GET, id=job_id))
         return Job(**row) if row else None
 
@@ -251,6 +257,8 @@ class Queue:
 
         Its mail is owed anew too, whatever became of the one that told of the failure.
         """
+        if not JOB_ID.fullmatch(job_id):
+            return False
 
         def work(transaction: Transaction) -> bool:
             retried = transaction.run(RETRY, id=job_id) == 1
@@ -263,6 +271,8 @@ class Queue:
 
     def cancel(self, job_id: str) -> bool:
         """End an unfinished job; False when there is none of this id. Its worker finds out at its next renewal."""
+        if not JOB_ID.fullmatch(job_id):
+            return False
 
         def work(transaction: Transaction) -> bool:
             row = transaction.one(GET, id=job_id)

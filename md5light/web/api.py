@@ -6,7 +6,9 @@ import ipaddress
 import json
 import math
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import bottle
@@ -22,7 +24,7 @@ from md5light.queue.jobs import Queue, QueueFull, TooMany
 from md5light.queue.totals import Totals
 from md5light.web import metrics
 from md5light.web.answers import ERRORS, answer, error, error_body, not_found, try_later, unreadable
-from md5light.web.middleware import WSGI, behind, observed
+from md5light.web.middleware import WSGI, StartResponse, behind, observed
 from md5light.web.page import Page
 from md5light.web.page.browser import is_from_another_site, prefers_html
 
@@ -56,6 +58,13 @@ def make_app(queue: Queue, totals: Totals, config: Config) -> WSGI:
 
 class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
     """A Bottle whose own errors (404, 405, malformed multipart) have the documented form."""
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer, having put in words what is not UTF-8 in the path: Bottle would drop it and find another path."""
+        text = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        environ["PATH_INFO"] = text.encode().decode("latin-1")
+        answered: Iterable[bytes] = super().__call__(environ, start_response)
+        return answered
 
     def default_error_handler(self, error: bottle.HTTPError) -> bytes:
         bottle.response.content_type = "application/json"
@@ -105,7 +114,8 @@ class _API:
 
     def check(self) -> bottle.HTTPResponse:
         try:
-            job_id = _single(_decoded(bottle.request.query_string.encode("latin-1")), "id", required=True)
+            fields = _decoded(bottle.request.query_string.encode("latin-1"), errors="replace")
+            job_id = _single(fields, "id", required=True)
             job = self._queue.get(job_id)
         except Refused as refused:
             return error(400, refused.code, refused.message)
@@ -170,23 +180,33 @@ class _API:
 
 
 def _fields(request: bottle.BaseRequest) -> list[tuple[str, str]]:
-    """Return the body's fields in their order, whatever of the three forms it has; raises Refused or a 415."""
-    media_type = request.content_type.partition(";")[0].strip().lower()
+    """Return the body's fields in their order, whatever of the three forms it has; raises Refused or an HTTPError."""
+    media_type, semicolon, parameters = request.environ.get("CONTENT_TYPE", "").partition(";")
+    media_type = media_type.strip().lower()
     if media_type == "application/json":
         return _json_fields(request.body.read())
     if media_type == "multipart/form-data":
-        return [(str(key), value) for key, value in request.POST.decode().allitems() if isinstance(value, str)]
+        request.environ["CONTENT_TYPE"] = media_type + semicolon + parameters  # Bottle knows it in lower case only
+        return _multipart_fields(request)
     body = request.body.read()
     if media_type == "application/x-www-form-urlencoded" or not body:
         return _decoded(body)
     raise bottle.HTTPError(415)
 
 
-def _decoded(form: bytes) -> list[tuple[str, str]]:
+def _decoded(form: bytes, errors: str = "strict") -> list[tuple[str, str]]:
     try:
-        return parse_qsl(form.decode(), keep_blank_values=True, errors="strict", max_num_fields=100)
+        return parse_qsl(form.decode(errors=errors), keep_blank_values=True, errors=errors, max_num_fields=100)
     except ValueError:  # UnicodeDecodeError among them
         raise Refused("bad_request", "The form is not UTF-8 text, or has too many fields.") from None
+
+
+def _multipart_fields(request: bottle.BaseRequest) -> list[tuple[str, str]]:
+    try:
+        fields = list(request.POST.decode().allitems())
+    except (ValueError, LookupError):  # a part is no text in its charset, or the charset is none
+        raise bottle.HTTPError(400) from None
+    return _texts(fields)
 
 
 def _json_fields(body: bytes) -> list[tuple[str, str]]:
@@ -196,6 +216,11 @@ def _json_fields(body: bytes) -> list[tuple[str, str]]:
         fields = None
     if not isinstance(fields, tuple):
         raise Refused("bad_request", "The body is not a JSON object.")
+    return _texts(fields)
+
+
+def _texts(fields: Sequence[tuple[str, object]]) -> list[tuple[str, str]]:
+    """Leave out what is no text, such as a file; nothing that we would read may be."""
     for key, value in fields:
         if key in ("url", "email") and not isinstance(value, str) and (key, value) != ("email", None):
             raise Refused(f"invalid_{key}", f"`{key}` must be a string.")
