@@ -135,15 +135,16 @@ class Worker:
 
     def _work(self, job: Job) -> Job | None:
         """Download, store the outcome and return the next job, which is claimed in the same transaction."""
-        log.debug("started", job=job.id, attempt=job.attempts, worker=self.name)
+        log.info("started", job=job.id, attempt=job.attempts, worker=self.name)
         running = self._running[job.id] = _Running(job)
         if self._cutting_short:
             running.transfer.stop()
         outcome = self._download(running)
         if outcome is None:
-            self._persist(lambda: self._queue.release(job))
+            released = self._persist(lambda: self._queue.release(job))
             del self._running[job.id]
-            log.info("released", job=job.id)
+            if released:  # else it was canceled, or another worker has it
+                log.info("released", job=job.id)
             return None
         next_for = None if self._stopping else self.name
         settled = self._persist(lambda: self._queue.settle(job, outcome, next_for=next_for))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import mailbox
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -200,6 +201,28 @@ def test_a_canceled_download_stops_within_seconds(tmp_path: Path) -> None:
         assert requests.delete(f"{service.url}/jobs/{job_id}", timeout=10).status_code == 200
         assert closed.wait(5)
         assert service.job(job_id)["status"] == "canceled"
+
+
+def test_each_change_of_a_jobs_state_is_one_line(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path, "--processes", "1", queue={"max_attempts": 2}) as service:
+        hold = origin.serve("/hold", lambda peer: peer.wait_closed())
+        busy = origin.serve("/busy", lambda peer: peer.reply(b"body", "503 Busy" if peer.number == 1 else "200 OK"))
+        jobs = {"retried": service.submit(busy), "lost": service.submit(hold)}
+        service.result(jobs["retried"])
+        for attempt in (1, 2):
+            wait_until(lambda attempt=attempt: origin.requests("/hold") == attempt)  # type: ignore[misc]
+            os.kill(service.commands[-1].children()[0], signal.SIGKILL)
+        service.result(jobs["lost"])
+        jobs["canceled"] = service.submit(hold)
+        wait_until(lambda: origin.requests("/hold") == 3)
+        requests.delete(f"{service.url}/jobs/{jobs['canceled']}", timeout=10)
+        assert service.commands[-1].stop() == 0
+        lines = "".join(command.lines for command in service.commands)
+        assert {name: re.findall(rf"event=(\w+) job={job_id}", lines) for name, job_id in jobs.items()} == {
+            "retried": ["submitted", "started", "retrying", "started", "done"],
+            "lost": ["submitted", "started", "started", "failed"],
+            "canceled": ["submitted", "canceled", "started"],  # the server's lines stand first here
+        }
 
 
 def test_burst_works_until_nothing_is_due(tmp_path: Path) -> None:

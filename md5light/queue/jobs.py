@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from md5light.config import Config
 from md5light.errors import Failure, Md5lightError, PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job
+from md5light.logs import Log
 from md5light.queue import outbox, totals
 from md5light.queue.backoff import LONGEST_SECONDS, backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
+
+log = Log(__name__)
 
 SUBMIT = """
     insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at)
@@ -137,6 +140,9 @@ PROBE = """
 
 #: the form of an id, as uuid4() is written
 JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+#: why a job ends that every worker left unfinished
+LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
 
 #: what another attempt starts without
 UNKNOWN = {field.name: None for field in dataclasses.fields(Hashed)}
@@ -307,7 +313,9 @@ class Queue:
         """Take the job that has been due longest, None when none is due; counts as an attempt."""
         if not self._database.read(lambda transaction: transaction.one(IS_DUE)):
             return None  # found without the write lock, for the sake of idle workers
-        return self._database.write(lambda transaction: self._claim(transaction, worker))
+        job, given_up = self._database.write(lambda transaction: self._claim(transaction, worker))
+        _tell(given_up)
+        return job
 
     def renew(self, running: Iterable[Progress]) -> list[Job]:
         """Put off the end of the leases and note the progress; returns the jobs that are this worker's no more."""
@@ -336,11 +344,13 @@ class Queue:
         job claimed. A finished job's mail is owed from the same transaction on.
         """
 
-        def work(transaction: Transaction) -> tuple[str, Job | None]:
+        def work(transaction: Transaction) -> tuple[str, tuple[Job | None, list[str]]]:
             status = self._settle(transaction, job, outcome)
-            return status, self._claim(transaction, next_for, wait=False) if next_for else None
+            return status, self._claim(transaction, next_for, wait=False) if next_for else (None, [])
 
-        return self._database.write(work)
+        status, (following, given_up) = self._database.write(work)
+        _tell(given_up)
+        return status, following
 
     def release(self, job: Job) -> bool:
         """Give a job back untried; False when it was this worker's no more."""
@@ -401,20 +411,25 @@ class Queue:
         self._submits_before_count -= 1
         return True
 
-    def _claim(self, transaction: Transaction, worker: str, *, wait: bool = True) -> Job | None:
-        """Take the first job that may run; one who holds a host's lock must not `wait` for another one's."""
+    def _claim(self, transaction: Transaction, worker: str, *, wait: bool = True) -> tuple[Job | None, list[str]]:
+        """Take the first job that may run; returns it and the ids of those that were given up on the way.
+
+        One who holds a host's lock must not `wait` for another one's.
+        """
+        given_up: list[str] = []
         while row := transaction.one(DUE):
             if row["status"] == "running":  # its worker died or lost it; it still counts among its host's
                 if row["attempts"] < row["max_attempts"]:
-                    return self._take(transaction, row["id"], worker)
+                    return self._take(transaction, row["id"], worker), given_up
                 self._give_up_lost(transaction, row["id"])
+                given_up.append(row["id"])
             elif not self._lock_host(transaction, row["host"], wait=wait):
-                return None
+                return None, given_up
             elif self._per_host and self._running(transaction, row["host"]) >= self._per_host:
                 transaction.run(SET_ASIDE, host=row["host"])
             else:
-                return self._take(transaction, row["id"], worker)
-        return None
+                return self._take(transaction, row["id"], worker), given_up
+        return None, given_up
 
     def _take(self, transaction: Transaction, job_id: str, worker: str) -> Job:
         row = transaction.one(
@@ -433,8 +448,7 @@ class Queue:
 
     def _give_up_lost(self, transaction: Transaction, job_id: str) -> None:
         job = self._take(transaction, job_id, "nobody")
-        failure = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
-        self._settle(transaction, job, failure, untried=1)
+        self._settle(transaction, job, LOST, untried=1)
 
     def _settle(self, transaction: Transaction, job: Job, outcome: Hashed | Failure, *, untried: int = 0) -> str:
         now = transaction.now()
@@ -497,6 +511,12 @@ class Queue:
     def _admit(self, transaction: Transaction, host: str) -> None:
         slots = max(0, self._per_host - self._running(transaction, host)) if self._per_host else 1000
         transaction.run(ADMIT, host=host, slots=slots)
+
+
+def _tell(given_up: list[str]) -> None:
+    """Write the lines of jobs that ended without a worker to do so."""
+    for job_id in given_up:
+        log.info("failed", job=job_id, code=LOST.code, reason=LOST.message)
 
 
 def _seconds_to_room(transaction: Transaction, sql: str, window: float, limit: int, **key: str) -> float:
