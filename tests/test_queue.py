@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from md5light.errors import PermanentFailure, TemporaryFailure
+from md5light.errors import DatabaseUnavailable, PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job
 from md5light.queue import open_database
 from md5light.queue.database import Database
@@ -434,3 +434,10 @@ def test_the_newest_jobs_come_first(queue: Queue, clock: Clock) -> None:
     assert [job.id for job in queue.newest(3)] == ids[:3]
     assert [job.id for job in queue.newest(3, "canceled")] == [ids[1], ids[3]]
     assert queue.newest(3, "done") == []
+
+
+def test_a_probe_finds_a_schema_of_another_program(database: Database, queue: Queue) -> None:
+    queue.probe()
+    database.write(lambda transaction: transaction.run("update schema_version set version = 99"))
+    with pytest.raises(DatabaseUnavailable, match="schema 99, not"):
+        queue.probe()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from md5light.errors import DatabaseError
+from md5light.errors import DatabaseError, DatabaseUnavailable
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -92,9 +92,15 @@ class Database(ABC):
     def _tables(self, transaction: Transaction) -> set[str]:
         """Return the names of the tables there are."""
 
+    def check_schema(self, transaction: Transaction) -> None:
+        """Raise DatabaseUnavailable when the schema has meanwhile become another than this program's."""
+        current = self._version(transaction)
+        if current != len(_versions()):
+            raise DatabaseUnavailable(f"database {self.name}: has schema {current}, not this program's")
+
     def _migrate(self, transaction: Transaction) -> None:
         """Bring the schema to this program's version; of several programs that start together one does it."""
-        versions = sorted(SCHEMA.glob("*.sql"))
+        versions = _versions()
         current = self._version(transaction)
         if current > len(versions):
             raise DatabaseError(
@@ -114,6 +120,11 @@ class Database(ABC):
             transaction.run("insert into schema_version values (0)")
         row = transaction.one("select version from schema_version")
         return int(row["version"]) if row else 0
+
+
+def _versions() -> list[Path]:
+    """Return what leads to each version of the schema from the one before."""
+    return sorted(SCHEMA.glob("*.sql"))
 
 
 def _statements(script: str) -> list[str]:

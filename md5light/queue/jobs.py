@@ -304,8 +304,13 @@ class Queue:
         return self._database.write(work)
 
     def probe(self) -> None:
-        """Prove that the database can be written, by writing."""
-        self._database.write(lambda transaction: transaction.run(PROBE))
+        """Prove that the database can be written, by writing, and that its schema is still ours."""
+
+        def work(transaction: Transaction) -> None:
+            self._database.check_schema(transaction)
+            transaction.run(PROBE)
+
+        self._database.write(work)
 
     # --- for workers ---------------------------------------------------------------------------------------
 
