@@ -27,7 +27,7 @@ from md5light.worker import CUT_SHORT_SECONDS, Worker
 log = Log(__name__)
 
 #: a worker that lived for so long did not die of its start
-HEALTHY_SECONDS = 10.0
+HEALTHY_SECONDS = 2.0
 
 #: the longest pause before a worker that keeps dying is replaced
 LONGEST_PAUSE_SECONDS = 30.0
