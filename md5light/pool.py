@@ -124,6 +124,7 @@ class Pool:
             log.error("worker_not_started", worker=name, reason=error)
             raise SystemExit(1) from None
         os.write(self._begun_write, b"\0")
+        log.debug("worker_started", worker=name, pid=os.getpid())
         worker.run(signals, self._alive_read)
         worker.close()
 

@@ -57,10 +57,10 @@ def observed(app: WSGI) -> WSGI:
         identity = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = request_id.set(identity)
         begun = time.monotonic()
-        answered = [""]
+        answered = [0]
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            answered[0] = status[:3]
+            answered[0] = int(status[:3])
             said = {name.lower() for name, _ in headers}
             added = [header for header in SECURITY_HEADERS.items() if header[0].lower() not in said]
             return start_response(status, [*headers, ("X-Request-Id", identity), *added], *rest)
@@ -84,7 +84,7 @@ def _answered(app: WSGI, environ: dict[str, Any], start: StartResponse) -> Itera
         return [body]
 
 
-def _log_access(environ: dict[str, Any], status: str, seconds: float) -> None:
+def _log_access(environ: dict[str, Any], status: int, seconds: float) -> None:
     path = environ.get("bottle.raw_path", environ["PATH_INFO"])
     client = environ.get("REMOTE_ADDR", "")
     log.info("request", method=environ["REQUEST_METHOD"], path=path, status=status, client=client, seconds=seconds)
