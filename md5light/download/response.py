@@ -22,7 +22,7 @@ MAX_LINES = 100
 #: and curl's for the whole of it, which keeps eight hostile servers from filling the memory
 MAX_HEAD = 300 * 1024
 #: how many answers such as 100 Continue and 103 Early Hints may come before the real one
-MAX_INTERIM = 20
+MAX_INTERIM = 1000
 
 #: how long is waited, in seconds, to see whether a server sends more than it announced: one that said it would close,
 #: and one whose first answer on a connection this is; later ones are not waited for
@@ -30,9 +30,13 @@ CLOSE_SECONDS = 0.05
 FIRST_SECONDS = 0.01
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9]{2})(?: .*)?")
-HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)", re.DOTALL)
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+HEADER = re.compile(rb"([^: \t][^:]*):[ \t]*(.*)", re.DOTALL)
+LENGTH = re.compile(r"0*([0-9]{1,18})")
+TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 NEVER = re.compile(rb"[\x00\r]")
+#: what the end of the body depends on: where readers may take a line for such a header or not, there is no checksum
+FRAMING = re.compile(rb"content-length|transfer-encoding")
 
 
 class NoAnswer(ConnectionError):
@@ -115,16 +119,22 @@ class Response:
             return b""
 
     def _next_chunk(self) -> None:
+        try:
+            self._left = self._chunk_size()
+            if self._left == 0:
+                _headers(self._reader)
+                self._ended = True
+        except PermanentFailure:  # what a head can't be made of is only a broken body here
+            raise _broken() from None
+
+    def _chunk_size(self) -> int:
         if self._in_chunks and _line(self._reader):
             raise _broken()
         self._in_chunks = True
         match = CHUNK_SIZE.fullmatch(_line(self._reader))
         if not match:
             raise _broken()
-        self._left = int(match[1], 16)
-        if self._left == 0:
-            _headers(self._reader)
-            self._ended = True
+        return int(match[1], 16)
 
 
 def _status(reader: io.BufferedReader) -> tuple[int, int]:
@@ -155,15 +165,25 @@ def _headers(reader: io.BufferedReader) -> dict[str, list[bytes]]:
         size += len(line)
         if size > MAX_HEAD:
             break
-        if line[0] in b" \t" and values:  # a folded line, RFC 9112, 5.2
-            values[-1] += b" " + line.strip(b" \t")
-            continue
-        match = HEADER.fullmatch(line)
-        if not match:
-            raise _invalid("The server sent a header that is none.")
-        values = headers.setdefault(match[1].decode("ascii").lower(), [])
-        values.append(match[2].rstrip(b" \t"))
+        if line[0] in b" \t" and values:
+            # A folded line (RFC 9112, 5.2) stays one of its own: readers differ in what they make of it, so no header
+            # that matters is understood when it is folded.
+            values[-1] += b"\n" + line.strip(b" \t")
+        else:
+            values = _values(headers, line)
     raise _invalid("The server sent too many or too long headers.")
+
+
+def _values(headers: dict[str, list[bytes]], line: bytes) -> list[bytes]:
+    """Add the value in a line to the others of its name, and return them all."""
+    match = HEADER.fullmatch(line)
+    name = match[1].lower() if match else b""
+    if not match or (not TOKEN.fullmatch(name) and FRAMING.search(name)):
+        raise _invalid("The server sent a header that is none.")
+    # A name that is none, with a space for instance, is kept, but nobody asks for it.
+    values = headers.setdefault(name.decode("latin-1"), [])
+    values.append(match[2].rstrip(b" \t"))
+    return values
 
 
 def _line(reader: io.BufferedReader) -> bytes:
@@ -180,15 +200,16 @@ def _length(text: str | None) -> int | None:
     """Read Content-Length; the same one given twice is one (RFC 9110, 8.6)."""
     if text is None:
         return None
-    lengths = {item.strip() for item in text.split(",")}
+    matches = [LENGTH.fullmatch(item.strip(" \t")) for item in text.split(",")]
+    lengths = {int(match[1]) if match else None for match in matches}
     length = lengths.pop()
-    if lengths or not re.fullmatch(r"[0-9]{1,18}", length):
+    if lengths or length is None:
         raise _invalid("The server announced no possible length.")
-    return int(length)
+    return length
 
 
 def _items(value: str) -> list[str]:
-    return [item.strip().lower() for item in value.split(",") if item.strip()]
+    return [item.lower() for part in value.split(",") if (item := part.strip(" \t"))]
 
 
 def _invalid(sentence: str) -> PermanentFailure:
