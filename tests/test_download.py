@@ -119,7 +119,10 @@ WHOLE = {
     "bare line feeds": (b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", b"hello"),
     "no reason": (b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
     "a folded header": (head("X: a\r\n  b", "Content-Length: 5") + b"hello", b"hello"),
-    "names that are none": (head("X : a", "X Y: b", "(null): c", "\xfc: d", "Content-Length: 5") + b"hello", b"hello"),
+    "names that are none": (
+        head("X : a", "X Y: b", "(null): c", "\xfc: d", "Content-Length: 5") + b"hello",
+        b"hello",
+    ),
     "bytes in headers": (b"HTTP/1.1 200 \xff\r\nX: \xfc\x01\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
     "100 Continue": (head(status="100 Continue") + head("Content-Length: 5") + b"hello", b"hello"),
     "103 Early Hints": (head("Link: x", status="103 Early Hints") + head("Content-Length: 5") + b"hello", b"hello"),
@@ -327,6 +330,7 @@ def http_date(seconds: float) -> str:
         (600, 300, 600),
         (86400, 3600, 3600),
         (-600, 0, 0),
+        ("Sun Nov  6 08:49:37 1994", 0, 0),
         ("Wed, 21 Oct 9999999 07:28:00 GMT", None, None),
         ("-5", None, None),
         ("1.5", None, None),
@@ -348,6 +352,20 @@ def test_retry_after_is_passed_on(
 
 
 # --- redirects ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S -0000"])
+def test_retry_after_is_in_gmt_wherever_we_are(
+    origin: Origin, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("TZ", "XXX-9")
+    time.tzset()
+    date = time.strftime(value, time.gmtime(time.time() + 600))
+    failure = failure_of(fetch, origin.serve("/file", reply(b"", "503 Busy", f"Retry-After: {date}")))
+    monkeypatch.undo()
+    time.tzset()
+    assert isinstance(failure, TemporaryFailure)
+    assert 300 <= (failure.retry_after or 0) <= 600
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -387,6 +405,8 @@ def test_redirects_are_followed_and_their_bodies_not_read(origin: Origin, fetch:
         ("http://[::ffff:10.0.0.1]/", "address_not_allowed"),
         ("http://127.0.0.1:22/", "port_not_allowed"),
         ("http://unknown.example/", "name_not_found"),
+        ("/a\r\nLocation: /b", "bad_redirect"),
+        ("\r\n /folded", "bad_redirect"),
     ],
 )
 def test_every_hop_is_judged(origin: Origin, fetch: Fetch, location: str | None, code: str) -> None:
@@ -394,6 +414,12 @@ def test_every_hop_is_judged(origin: Origin, fetch: Fetch, location: str | None,
     failure = failure_of(fetch, origin.serve("/from", reply(SECRET, "302 Found", *headers)))
     assert failure.code == code
     assert origin.connections <= 2
+
+
+@pytest.mark.parametrize("headers", [("Location: /file",) * 2, ("Location: /file\r\n\r\nmore",)])
+def test_a_redirect_that_leaves_no_doubt_is_followed(origin: Origin, fetch: Fetch, headers: tuple[str, ...]) -> None:
+    origin.serve("/file", b"hello")
+    assert fetch(origin.serve("/from", reply(b"", "302 Found", *headers))).md5 == md5(b"hello")
 
 
 def test_too_many_redirects(origin: Origin) -> None:
@@ -511,6 +537,53 @@ def test_a_changed_file_is_begun_anew(origin: Origin, fetch: Fetch) -> None:
     assert (hashed.md5, hashed.size, hashed.etag) == (md5(new), len(new), '"v2"')
 
 
+def test_a_changed_file_goes_on_too(origin: Origin, fetch: Fetch) -> None:
+    old, new = BIG[:1_000_000], BIG[1_000_000:]
+
+    def script(peer: Peer) -> None:
+        if peer.number == 1:
+            part(peer, old, 900_000, ETAG)
+        elif peer.number == 2:
+            peer.send(reply(new[:100_000], "200 OK", 'ETag: "v2"', length=len(new)))
+        else:
+            part(peer, new, 100_000, 'ETag: "v2"')
+
+    assert fetch(origin.serve("/file", script)).md5 == md5(new)
+    assert origin.requests() == 21
+
+
+@pytest.mark.parametrize("status", ["416 Too Far", "403 Too Late"])
+def test_where_the_rest_is_refused_everything_is_asked_for_once_more(
+    origin: Origin, fetch: Fetch, status: str
+) -> None:
+    """The file has shrunk (416), or the signed URL of a redirect is not good any more (403)."""
+    origin.serve("/file", lambda peer: peer.reply(b"", "302 Found", f"Location: /signed?{peer.number}"))
+
+    def signed(peer: Peer) -> None:
+        if peer.path == "/signed?1" and peer.number == 2:
+            peer.reply(SECRET, status)
+        else:
+            part(peer, BIG, 400_000 if peer.path == "/signed?1" else len(BIG), ETAG)
+
+    origin.serve("/signed", signed)
+    assert fetch(origin.url("/file")).md5 == md5(BIG)
+    assert origin.requests() == 5
+
+
+def test_where_the_rest_is_elsewhere_everything_is_asked_for_there(origin: Origin, fetch: Fetch) -> None:
+    """The same ETag at another URL does not make it the same file."""
+    old, new = BIG[:1_000_000], BIG[1_000_000:2_000_000]
+
+    def script(peer: Peer) -> None:
+        if peer.number == 1:
+            part(peer, old, 400_000, ETAG)
+        else:
+            peer.reply(b"", "302 Found", "Location: /moved")
+
+    origin.serve("/moved", lambda peer: part(peer, new, 300_000, ETAG))
+    assert fetch(origin.serve("/file", script)).md5 == md5(new)
+
+
 def test_a_server_that_keeps_no_ranges_sends_everything_once_more(origin: Origin, fetch: Fetch) -> None:
     def script(peer: Peer) -> None:
         peer.send(reply(BIG[:400_000] if peer.number == 1 else BIG, "200 OK", ETAG, length=len(BIG)))
@@ -555,7 +628,19 @@ PARTS = {
     "an end after the total": ("bytes 1000-3000000/3000000", ETAG, 2_999_001),
     "another length": ("bytes 1000-2999999/3000000", ETAG, 2_000_000),
     "another ETag": ("bytes 1000-2999999/3000000", 'ETag: "v2"', 2_999_000),
-    "another date": ("bytes 1000-2999999/3000000", "Last-Modified: Wed, 21 Oct 2015 07:28:01 GMT", 2_999_000),
+    "another date": (
+        "bytes 1000-2999999/3000000",
+        f"{ETAG}\r\nLast-Modified: Wed, 21 Oct 2015 07:28:01 GMT",
+        2_999_000,
+    ),
+    "no ETag": ("bytes 1000-2999999/3000000", DATE, 2_999_000),
+    "another coding": ("bytes 1000-2999999/3000000", f"{ETAG}\r\nContent-Encoding: gzip", 2_999_000),
+    "another unit": ("octets 1000-2999999/3000000", ETAG, 2_999_000),
+    "a range of several parts": (
+        "bytes 1000-2999999/3000000",
+        f"{ETAG}\r\nContent-Type: Multipart/Byteranges; boundary=x",
+        2_999_000,
+    ),
     "several parts": ("", "Content-Type: multipart/byteranges; boundary=x", 2_999_000),
 }
 
@@ -584,6 +669,19 @@ def test_parts_may_be_smaller_than_asked_for(origin: Origin, fetch: Fetch) -> No
             return False
         last = min(start + 999_999, len(BIG) - 1)
         return peer.reply(BIG[start : last + 1], "206 Part", f"Content-Range: bytes {start}-{last}/{len(BIG)}", ETAG)
+
+    assert fetch(origin.serve("/file", script)).md5 == md5(BIG)
+    assert origin.requests() == 4
+
+
+def test_a_part_until_close_may_break_too(origin: Origin, fetch: Fetch) -> None:
+    def script(peer: Peer) -> None:
+        start = peer.range_start()
+        if start is None:
+            part(peer, BIG, 100_000, ETAG)
+        else:
+            content_range = f"Content-Range: Bytes {start}-{len(BIG) - 1}/{len(BIG)}"
+            peer.send(head(content_range, ETAG, status="206 Part") + BIG[start:][:1_000_000])
 
     assert fetch(origin.serve("/file", script)).md5 == md5(BIG)
     assert origin.requests() == 4

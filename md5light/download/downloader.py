@@ -6,6 +6,7 @@ What comes out is a checksum of the whole body or a failure, never anything betw
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.utils
 import re
@@ -30,6 +31,9 @@ REDIRECTS = {301, 302, 303, 307, 308}
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 #: the longest that a server's Retry-After is heeded, in seconds
 MAX_RETRY_AFTER = 3600.0
+
+#: what tells whether the file is still the same
+IDENTITY = ("etag", "last-modified", "content-encoding")
 
 #: tries to go on without a byte of progress, and the first pause before one, in seconds; it doubles
 RESUME_TRIES = 4
@@ -74,6 +78,10 @@ class Downloader:
         self._connections.close()
 
 
+class _RestRefused(TemporaryFailure):
+    """Asked for the rest of a file, the server answered that there is none."""
+
+
 class _Attempt:
     """One attempt: where in the body it is, and what is needed to go on there after a break."""
 
@@ -82,28 +90,34 @@ class _Attempt:
         self._connections = connections
         self._transfer = transfer
         self._hasher = hasher
-        self._validators: dict[str, str | None] = {}
+        self._identity: dict[str, str | None] = {}
         #: what If-Range may say; None: there is no going on
         self._if_range: str | None = None
+        #: headers that ask for the rest of a body that broke off
+        self._range = ""
         self._restarts = self._tries = self._furthest = 0
 
     def run(self, text: str) -> Hashed:
-        self._url = _parse(text)
-        headers = ""
+        self._first = self._url = _parse(text)
         while True:
             try:
-                return self._fetch(headers)
+                return self._fetch()
+            except _RestRefused:
+                # The file has shrunk or moved, or a signed URL has expired: ask for all of it, from the first URL.
+                self._move(self._first)
             except (TemporaryFailure, OSError) as error:
-                headers = self._go_on(_explained(error, self._transfer))
+                self._go_on(_explained(error, self._transfer))
 
-    def _fetch(self, headers: str) -> Hashed:
-        """Ask, judge the answer and take its body in; `headers` ask for the rest of a body that broke off."""
-        exchange = self._ask(headers)
+    def _fetch(self) -> Hashed:
+        """Ask for the file or the rest of it, judge the answer and take its body in."""
+        exchange = self._ask()
         with exchange as response:
-            if response.status == 206 and headers:
+            if response.status == 206 and self._range:
                 self._continue(response)
             elif response.status == 200:
                 self._begin(response)
+            elif self._range and response.status not in PASSING:
+                raise _RestRefused("http_status", f"The server answered with status {response.status}.")
             else:
                 raise _status(response)
             self._receive(response)
@@ -114,57 +128,70 @@ class _Attempt:
             self._transfer.bytes_done,
             self._url.text,
             self._content_type,
-            *(_one_line(self._validators[name]) for name in ("etag", "last-modified")),
+            *(_one_line(self._identity[name]) for name in ("etag", "last-modified")),
         )
 
-    def _ask(self, headers: str) -> Exchange:
+    def _ask(self) -> Exchange:
         """Follow redirects, whose bodies are not read, to the answer that counts; its URL is asked from then on."""
         for _ in range(self._config.max_redirects + 1):
-            exchange = self._connections.get(self._url, headers, self._transfer)
+            exchange = self._connections.get(self._url, self._range, self._transfer)
             if exchange.response.status not in REDIRECTS:
                 return exchange
             with exchange as response:
-                self._url = _redirected(self._url, response)
+                self._move(_redirected(self._url, response))
                 if response.length == 0:
-                    exchange.finish()
+                    with contextlib.suppress(TemporaryFailure):  # more than announced: no matter in a redirect
+                        exchange.finish()
         raise PermanentFailure(
             "too_many_redirects",
             f"There are more than {self._config.max_redirects} redirects; [download] max_redirects rules that.",
         )
 
+    def _move(self, url: urls.URL) -> None:
+        """Ask for all of `url` next: validators are those of one URL and prove nothing for another."""
+        self._url, self._range, self._if_range = url, "", None
+
     def _begin(self, response: Response) -> None:
-        validators = {name: response.header(name) for name in ("etag", "last-modified")}
+        identity = {name: response.header(name) for name in IDENTITY}
         if self._transfer.bytes_done:
             # Asked for the rest, the server sends everything: the file has changed, or ranges are not kept.
             self._restarts += 1
             self._hasher.restart()
-            self._transfer.bytes_done = 0
+            self._transfer.bytes_done = self._furthest = 0
         ranges_kept = "none" not in (response.header("accept-ranges") or "").lower() and (
-            not self._restarts or validators != self._validators
+            not self._range or identity != self._identity
         )
-        self._if_range = _if_range(validators) if ranges_kept and self._restarts <= MAX_RESTARTS else None
-        self._validators = validators
+        self._if_range = _if_range(identity) if ranges_kept and self._restarts <= MAX_RESTARTS else None
+        self._identity = identity
         self._content_type = _one_line(response.header("content-type"))
         self._expect(response.length, response.length)
 
     def _continue(self, response: Response) -> None:
         """Check that a 206 is what was asked for (RFC 9110, 14.4 and 15.3.7): the rest of the very same file."""
         match = re.fullmatch(
-            r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", response.header("content-range") or ""
+            r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", response.header("content-range") or ""
         )
         if not match:
             raise _bad_range()
         start, last, total = (int(number) for number in match.groups())
-        unchanged = all(response.header(name) in (None, value) for name, value in self._validators.items())
         if (
             start != self._transfer.bytes_done
             or not start <= last < total
             or self._transfer.bytes_total not in (None, total)
             or response.length not in (None, last + 1 - start)
-            or not unchanged
+            or not self._is_unchanged(response)
         ):
             raise _bad_range()
         self._expect(total, last + 1)
+
+    def _is_unchanged(self, response: Response) -> bool:
+        """Tell whether a part is of the same file: it must repeat the ETag but not the date (RFC 9110, 15.3.7)."""
+        if "multipart/byteranges" in (response.header("content-type") or "").lower():
+            return False
+        etag_or_date = (response.header("etag"), self._identity["last-modified"])
+        return self._if_range in etag_or_date and all(
+            response.header(name) in (None, value) for name, value in self._identity.items()
+        )
 
     def _expect(self, total: int | None, until: int | None) -> None:
         if total is not None and 0 < self._config.max_bytes < total:
@@ -186,13 +213,13 @@ class _Attempt:
         transfer.check()
 
     def _check_size(self) -> None:
-        if self._until not in (None, self._transfer.bytes_done):
+        if self._until is not None and self._until < self._transfer.bytes_done:
             raise _bad_range()
         if self._transfer.bytes_total not in (None, self._transfer.bytes_done):
             raise TemporaryFailure("incomplete", "The server sent less of the file than was asked for.")
 
-    def _go_on(self, failure: TemporaryFailure) -> str:
-        """Pause and return the headers that ask for the rest, or raise `failure` where there is no going on."""
+    def _go_on(self, failure: TemporaryFailure) -> None:
+        """Pause and ask for the rest next, or raise `failure` where there is no going on."""
         done = self._transfer.bytes_done
         if done > self._furthest:
             self._furthest, self._tries = done, 0
@@ -205,7 +232,7 @@ class _Attempt:
             raise failure
         self._transfer.wait(lambda: False, RESUME_PAUSE * 2**self._tries)
         self._tries += 1
-        return f"Range: bytes={done}-\r\nIf-Range: {self._if_range}\r\n" if done else ""
+        self._range = f"Range: bytes={done}-\r\nIf-Range: {self._if_range}\r\n" if done else ""
 
     def _too_large(self) -> PermanentFailure:
         return PermanentFailure(
@@ -222,8 +249,9 @@ def _parse(text: str) -> urls.URL:
 
 def _redirected(url: urls.URL, response: Response) -> urls.URL:
     try:
-        return urls.join(url, response.headers["location"][0])
-    except (KeyError, Refused):
+        [location] = set(response.headers["location"])
+        return urls.join(url, location)
+    except (KeyError, ValueError, Refused):  # none, several, a bad one
         raise PermanentFailure("bad_redirect", "The server redirected to what is no http or https URL.") from None
 
 
@@ -242,15 +270,17 @@ def _retry_after(value: str | None) -> float | None:
         return min(float(value[:20]), MAX_RETRY_AFTER)
     try:
         date = email.utils.parsedate_to_datetime(value)
-        seconds = (date - datetime.datetime.now(date.tzinfo)).total_seconds()
+        if date.tzinfo is None:  # the old forms name no zone or an unknown one: it is always GMT
+            date = date.replace(tzinfo=datetime.timezone.utc)
+        seconds = (date - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _if_range(validators: dict[str, str | None]) -> str | None:
+def _if_range(identity: dict[str, str | None]) -> str | None:
     """Choose what proves that the file is still the same: a strong ETag, else a date (RFC 9110, 13.1.5)."""
-    etag, date = validators["etag"] or "", validators["last-modified"] or ""
+    etag, date = identity["etag"] or "", identity["last-modified"] or ""
     if re.fullmatch(r'"[\x21\x23-\x7e\x80-\xff]*"', etag):
         return etag
     return date if re.fullmatch(r"[A-Za-z]{3}, [0-9]{2} [A-Za-z]{3} [0-9]{4} [0-9:]{8} GMT", date) else None
