@@ -137,6 +137,11 @@ def test_the_longest_url_is_accepted() -> None:
         (b" /sp ace ", "https://h.example:8443/sp%20ace"),
         ("/ü".encode(), "https://h.example:8443/%C3%BC"),
         (b"/\xfc", "https://h.example:8443/%FC"),
+        (
+            "http://bücher.example/\u2764\ufe0f?\u200d\u3000".encode(),
+            "http://xn--bcher-kva.example/%E2%9D%A4%EF%B8%8F?%E2%80%8D%E3%80%80",
+        ),
+        (b"x\xe2\x80//\xfc", "https://h.example:8443/a//b/x%E2%80//%FC"),
         (b"/" + b"a" * 4000, "https://h.example:8443/" + "a" * 4000),
     ],
 )
@@ -157,6 +162,9 @@ def test_a_location_is_resolved(location: bytes, expected: str) -> None:
         b"//",
         b"http://[",
         b"/\x01",
+        b"//\xfc.example/",
+        b"//sp ace.example/",
+        "//h.example\u200b/".encode(),
         b"x\\y",
     ],
 )

@@ -23,6 +23,9 @@ MAX_REDIRECT_CHARACTERS = 8192
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+#: the Location of a redirect: scheme and host where it has them, and the rest
+LOCATION = re.compile(rb"\A((?:(?:https?:)?//[^/?#]*)?)(.*)\Z", re.IGNORECASE | re.DOTALL)
+
 #: characters that show nothing and yet are no spaces or format characters to Unicode: fillers, joiners, variation
 #: selectors, the blank of Braille
 INVISIBLE = re.compile(
@@ -192,9 +195,7 @@ def _without_dots(path: str) -> str:
 
 
 def _location(value: bytes) -> str:
-    """Read a Location as browsers do: UTF-8 where it is that, spaces escaped."""
-    try:
-        text = value.strip(b" \t").decode("utf-8")
-    except UnicodeDecodeError:
-        text = re.sub(rb"[\x80-\xff]", lambda found: b"%%%02X" % found[0][0], value.strip(b" \t")).decode("ascii")
-    return text.replace(" ", "%20")
+    """Read a Location as browsers do: spaces and what is not ASCII are escaped, but for the host, which is UTF-8."""
+    [(start, rest)] = LOCATION.findall(value.strip(b" \t"))
+    escaped = re.sub(rb"[ \x80-\xff]", lambda found: b"%%%02X" % found[0][0], rest)
+    return (start + escaped).decode("utf-8", "surrogateescape")
