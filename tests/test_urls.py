@@ -50,6 +50,7 @@ def test_a_url_is_normalised(text: str, normal: str) -> None:
         "//example.org/",
         "/path",
         "ftp://example.org/",
+        "httpſ://example.org/",
         "file:///etc/passwd",
         "javascript:alert(1)",
         "http:example.org",

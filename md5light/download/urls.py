@@ -23,6 +23,8 @@ MAX_REDIRECT_CHARACTERS = 8192
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+#: scheme, authority, path, query; ASCII, since to Unicode ſ is a form of s
+ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNORECASE | re.ASCII)
 #: the Location of a redirect: scheme and host where it has them, and the rest
 LOCATION = re.compile(rb"\A((?:(?:https?:)?//[^/?#]*)?)(.*)\Z", re.IGNORECASE | re.DOTALL)
 
@@ -69,7 +71,7 @@ def parse(text: str, longest: int = MAX_CHARACTERS) -> URL:
     if len(text) > longest:
         raise _refused(f"The URL is longer than {longest:,} characters.")
     _check_characters(text)
-    match = re.fullmatch(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", text, re.IGNORECASE)
+    match = ABSOLUTE.fullmatch(text)
     if not match:
         raise _refused("The URL must be absolute and begin with http:// or https://.")
     scheme, authority, path, query = match[1].lower(), match[2], match[3], match[4] or ""
@@ -80,7 +82,7 @@ def parse(text: str, longest: int = MAX_CHARACTERS) -> URL:
 def join(base: URL, location: bytes) -> URL:
     """Resolve the Location of a redirect (RFC 3986, 5.2), as bytes of a header; raises Refused as `parse` does."""
     reference = _location(location)
-    if not reference or re.match(r"[a-z][a-z0-9+.-]*:", reference, re.IGNORECASE):
+    if not reference or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
         absolute = reference
     elif reference.startswith("//"):
         absolute = f"{base.scheme}:{reference}"
