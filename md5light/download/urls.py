@@ -200,4 +200,4 @@ def _location(value: bytes) -> str:
     """Read a Location as browsers do: spaces and what is not ASCII are escaped, but for the host, which is UTF-8."""
     [(start, rest)] = LOCATION.findall(value.strip(b" \t"))
     escaped = re.sub(rb"[ \x80-\xff]", lambda found: b"%%%02X" % found[0][0], rest)
-    return (start + escaped).decode("utf-8", "surrogateescape")
+    return str(start + escaped, "utf-8", "surrogateescape")
