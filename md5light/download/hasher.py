@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import queue
 import threading
 import time
@@ -77,14 +78,14 @@ class Hasher:
         self._md5.update(piece)
         if time.monotonic() - self._since < FAST_SECONDS:
             if len(piece) < LARGE_PIECE:
-                piece = memoryview(bytearray(2 * len(piece)))
+                piece = _memory(2 * len(piece))
             elif self._rings.acquire(blocking=False):
                 self._start_thread()
         self._start_piece(piece)
 
     def _start_thread(self) -> None:
         for _ in range(RING - 1):
-            self._empty.put(memoryview(bytearray(LARGE_PIECE)))
+            self._empty.put(_memory(LARGE_PIECE))
         self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
         self._thread.start()
 
@@ -100,3 +101,8 @@ class Hasher:
         while (piece := self._full.get()) is not None:
             self._md5.update(piece)
             self._empty.put(piece)
+
+
+def _memory(size: int) -> memoryview:
+    """Take memory that goes back to the system once nobody has it: the heaps of many threads would keep a lot."""
+    return memoryview(mmap.mmap(-1, size))
