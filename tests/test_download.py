@@ -615,7 +615,7 @@ def test_no_progress_ends_the_attempt(origin: Origin, fetch: Fetch) -> None:
 
     failure = failure_of(fetch, origin.serve("/file", script))
     assert (failure.code, type(failure)) == ("incomplete", TemporaryFailure)
-    assert origin.requests() == 5
+    assert origin.requests() == 7
 
 
 PARTS = {

@@ -35,9 +35,10 @@ MAX_RETRY_AFTER = 3600.0
 #: what tells whether the file is still the same
 IDENTITY = ("etag", "last-modified", "content-encoding")
 
-#: tries to go on without a byte of progress, and the first pause before one, in seconds; it doubles
-RESUME_TRIES = 4
-RESUME_PAUSE = 0.1
+#: tries to go on without a byte of progress, and the first pause before one, in seconds; it doubles (and is short,
+#: since a line may break thousands of times)
+RESUME_TRIES = 6
+RESUME_PAUSE = 0.025
 #: how often one attempt begins anew because the file changed under it
 MAX_RESTARTS = 3
 
