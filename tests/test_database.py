@@ -56,6 +56,16 @@ database.write(lambda transaction: transaction.run("insert into probe values (:i
 print("written")
 """
 
+BUSY = """
+import sys
+from md5light.queue import open_database
+database = open_database(sys.argv[1], durable=False)
+for number in range(4000):
+    database.write(lambda transaction: transaction.run("insert or replace into probe values (1, :n)", n=number))
+print("written")
+input()
+"""
+
 FULL = """
 import os, resource, sys
 from md5light.queue import open_database
@@ -310,6 +320,14 @@ def test_ten_processes_may_open_a_new_file_at_once(path: Path) -> None:
         assert [child.line() for child in children] == ["written"] * 10
     with closing(SQLite(str(path), durable=True)) as database:
         assert stored(database) == list(range(10))
+
+
+def test_the_log_is_written_back_while_several_processes_write_without_a_pause(path: Path) -> None:
+    SQLite(str(path), durable=False).close()
+    with Child(BUSY, path) as one, Child(BUSY, path) as other:
+        assert [one.line(), other.line()] == ["written"] * 2
+        frames = path.with_name(f"{path.name}-wal").stat().st_size / (databases.PAGE_SIZE + 24)
+    assert frames < 8 * databases.CHECKPOINT_WRITES
 
 
 def test_while_another_process_holds_the_lock_all_writes_fail_together(

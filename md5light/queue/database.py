@@ -22,6 +22,9 @@ SCHEMA = Path(__file__).with_name("schema")
 class Transaction(ABC):
     """What may be done between begin and commit, or in a read."""
 
+    #: how many may write at a time; what all of them change is spread over so many rows
+    writers: int
+
     @abstractmethod
     def all(self, sql: str, **parameters: object) -> list[Row]:
         """Run one statement and return its rows."""

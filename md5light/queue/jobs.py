@@ -87,7 +87,9 @@ SET_ASIDE = """
 ADMIT = """
     update jobs set due_at = created_at where id in (
         select id from jobs where host = :host and status = 'queued' and due_at is null and finished_at is null
-        order by created_at limit :slots)
+        order by created_at limit (
+            select case when count(*) < :slots then :slots - count(*) else 0 end
+            from jobs where host = :host and status = 'running' and finished_at is null))
 """
 
 # Every write of a worker goes through one of these two: they are the fence.
@@ -117,7 +119,12 @@ RETRY = """
     where id = :id and status in ('failed', 'canceled')
 """
 
-FREE = "update jobs set due_at = :now, token = null, worker = null where worker = :worker"
+# A lease that runs lies within its length from now: so much of the index by due_at is looked through.
+
+FREE = """
+    update jobs set due_at = :now, token = null, worker = null
+    where due_at > :now and due_at <= :now + :lease and worker = :worker
+"""
 
 # No end of a back-off or of a lease lies further ahead than this, unless the clock was set back.
 
@@ -371,7 +378,7 @@ class Queue:
 
         def work(transaction: Transaction) -> int:
             transaction.ring()
-            return transaction.run(FREE, worker=worker)
+            return transaction.run(FREE, worker=worker, lease=self._lease_seconds)
 
         return self._database.write(work)
 
@@ -514,8 +521,7 @@ class Queue:
         return not self._per_host or transaction.lock(f"host {host}", wait=wait)
 
     def _admit(self, transaction: Transaction, host: str) -> None:
-        slots = max(0, self._per_host - self._running(transaction, host)) if self._per_host else 1000
-        transaction.run(ADMIT, host=host, slots=slots)
+        transaction.run(ADMIT, host=host, slots=self._per_host or 1000)
 
 
 def _tell(given_up: list[str]) -> None:

@@ -41,7 +41,10 @@ SETTLE = """
     where job_id = :job_id and token = :token
 """
 
-FREE = "update outbox set due_at = :now, token = null, worker = null where worker = :worker"
+FREE = """
+    update outbox set due_at = :now, token = null, worker = null
+    where due_at > :now and due_at <= :now + :lease and worker = :worker
+"""
 
 LOST = PermanentFailure("worker_lost", "Each worker that took this mail ended before it was sent.")
 
@@ -108,7 +111,9 @@ class Outbox:
 
     def free(self, worker: str) -> int:
         """Make the mails of a worker that died due at once."""
-        return self._database.write(lambda transaction: transaction.run(FREE, worker=worker))
+        return self._database.write(
+            lambda transaction: transaction.run(FREE, worker=worker, lease=self._lease_seconds)
+        )
 
     def _settle(self, mail: Mail, status: str, **how: Any) -> bool:
         return self._database.write(lambda transaction: self._write_settled(transaction, mail, status, **how))

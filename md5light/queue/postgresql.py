@@ -59,6 +59,8 @@ NOW = "extract(epoch from now())::double precision"
 class PostgreSQLTransaction(Transaction):
     """A transaction beside those of other connections."""
 
+    writers = 16
+
     def __init__(self, connection: Connection, now: float | None = None) -> None:
         self._connection = connection
         self._now = now

@@ -26,8 +26,14 @@ LOCK_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.00005
 LONGEST_PAUSE_SECONDS = 0.002
 
-#: pages after which the write-ahead log is written back into the file: each time costs two fsyncs
-CHECKPOINT_PAGES = 4000
+#: bytes of a page in a new file: a job changes little in some eight pages, each of which goes into the log whole
+PAGE_SIZE = 2048
+
+#: writes of a process after which the write-ahead log is written back into the file: each time costs four fsyncs
+CHECKPOINT_WRITES = 400
+
+#: seconds that a process tries to write the log back whole; a long read (a backup) keeps it from that
+RESTART_SECONDS = 0.02
 
 #: bytes to which the write-ahead log is cut back after that
 JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
@@ -39,6 +45,8 @@ ROW_LOCK = " for update skip locked"
 
 class SQLiteTransaction(Transaction):
     """A transaction that has the file's one write lock, or only reads."""
+
+    writers = 1
 
     def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
         self._connection = connection
@@ -102,6 +110,7 @@ class SQLite(Database):
         self._waiting: list[_Write[Any]] = []
         #: a thread commits, or has been told to
         self._committing = False
+        self._writes_to_checkpoint = CHECKPOINT_WRITES
         try:
             if create:
                 self._create_private()
@@ -143,6 +152,7 @@ class SQLite(Database):
             write.pending.acquire()
         if not write.done:
             self._commit(self._take_waiting)
+            self._checkpoint()
             self._pass_on()
         if write.error is not None:
             raise write.error
@@ -175,15 +185,29 @@ class SQLite(Database):
                 for write in writes or take():
                     write.end(error=error)
             return
+        self._writes_to_checkpoint -= len(writes)
         for write, result in zip(writes, results, strict=True):
             write.end(result)
         if transaction.rings:
             bell.ring(self.path, transaction.rings)
 
+    def _checkpoint(self) -> None:
+        """Write the log back now and then, and let it begin anew.
+
+        Left to itself, SQLite lets others write meanwhile, so that under load the log is never written back whole:
+        it grows for ever, and each commit does the work again. So most is written back beside the others (passive),
+        and the rest while nobody writes (restart).
+        """
+        if self._writes_to_checkpoint <= 0:
+            self._writes_to_checkpoint = CHECKPOINT_WRITES
+            with contextlib.suppress(sqlite3.Error):  # what matters is committed; the next time may be a better one
+                self._writer.execute("pragma wal_checkpoint(passive)")
+                _patiently(self._writer, "pragma wal_checkpoint(restart)", RESTART_SECONDS)
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[SQLiteTransaction]:
         with self._reporting():
-            _patiently(self._writer, "begin immediate")
+            _patiently(self._writer, "begin immediate", LOCK_SECONDS)
             try:
                 yield SQLiteTransaction(self._writer, self._clock)
                 self._writer.execute("commit")
@@ -223,9 +247,10 @@ class SQLite(Database):
         connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
         connection.row_factory = _row
         with _closed_on_error(connection):
-            _patiently(connection, "pragma journal_mode = wal")
+            connection.execute(f"pragma page_size = {PAGE_SIZE}")  # of a file that has pages it stays what it is
+            _patiently(connection, "pragma journal_mode = wal", LOCK_SECONDS)
             connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
-            connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            connection.execute("pragma wal_autocheckpoint = 0")  # _checkpoint does it
             connection.execute(f"pragma journal_size_limit = {JOURNAL_SIZE_LIMIT}")
             connection.execute("pragma foreign_keys = on")
         return connection
@@ -243,19 +268,24 @@ def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+def _patiently(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
     """Run a statement that needs a lock, trying often: SQLite's own waiting grows to 100 ms a try."""
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
-    while True:
-        try:
-            connection.execute(statement)
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
+    while not _done(connection, statement, last=time.monotonic() > deadline):
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - not a secret
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _done(connection: sqlite3.Connection, statement: str, *, last: bool) -> bool:
+    """Try a statement; False when a lock kept it from its end, which at the `last` try is an error."""
+    try:
+        row = connection.execute(statement).fetchone()
+    except sqlite3.OperationalError as error:
+        if last or "locked" not in str(error):
+            raise
+        return False
+    return last or row is None or not row.get("busy")  # a checkpoint is not an error where others are in its way
 
 
 def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:

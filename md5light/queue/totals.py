@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 from md5light.queue.database import Database, Transaction
 
-#: rows that one count is spread over, so that workers on a server database don't wait for each other
-SHARDS = 16
-
 #: upper ends of the histogram of durations, in seconds
 BUCKETS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0)
 
@@ -45,7 +42,7 @@ WORKERS = "select count(case when seen_at > :since then 1 end) as alive, max(see
 
 def add(transaction: Transaction, key: str, *counts: tuple[str, str, float]) -> None:
     """Add to the counts, each a metric, a label and an amount, in one statement; `key` picks the shard."""
-    shard = zlib.crc32(key.encode()) % SHARDS
+    shard = zlib.crc32(key.encode()) % transaction.writers
     rows = ", ".join(f"(:metric{n}, :label{n}, :shard, :value{n})" for n in range(len(counts)))
     parameters: dict[str, object] = {"shard": shard}
     for n, (metric, label, value) in enumerate(counts):

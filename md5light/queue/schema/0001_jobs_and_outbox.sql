@@ -39,9 +39,6 @@ create index jobs_finished on jobs (finished_at) where finished_at is not null;
 create index jobs_client on jobs (client, created_at) where client is not null;
 create index jobs_recipient on jobs (lower(email), created_at) where email is not null;
 
--- The claims of a worker that died.
-create index jobs_worker on jobs (worker) where worker is not null;
-
 -- A mail that is owed, written in the transaction that finishes its job.
 create table outbox (
     job_id text primary key references jobs (id) on delete cascade,
@@ -58,7 +55,6 @@ create table outbox (
 );
 
 create index outbox_due on outbox (due_at) where due_at is not null;
-create index outbox_worker on outbox (worker) where worker is not null;
 
 -- Proof that the database can be written, renewed by the server's readiness check.
 create table probe (
