@@ -15,12 +15,13 @@ import ssl
 import threading
 
 from md5light.config import DownloadConfig
+from md5light.deadlines import Deadlines
 from md5light.download import urls
 from md5light.download.connection import Connections, Exchange
 from md5light.download.guard import Guard, Resolve
 from md5light.download.hasher import Hasher
 from md5light.download.response import NoAnswer, Response
-from md5light.download.transfer import Transfer, Watchdog
+from md5light.download.transfer import Transfer
 from md5light.errors import Failure, PermanentFailure, Refused, TemporaryFailure
 from md5light.job import Hashed
 
@@ -50,7 +51,7 @@ MAX_VALUE = 255
 
 
 class Downloader:
-    """Downloads for a process: kept connections, one TLS context, one watchdog; threads share it.
+    """Downloads for a process: kept connections, one TLS context, one thread for deadlines; threads share it.
 
     `connections` is how many downloads run at once; `resolve` is asked for addresses as socket.getaddrinfo is.
     """
@@ -60,13 +61,13 @@ class Downloader:
     ) -> None:
         self._config = config
         self._connections = Connections(config, Guard(config, resolve=resolve), connections)
-        self._watchdog = Watchdog(config.max_seconds)
+        self._deadlines = Deadlines(config.max_seconds)
         self._rings = threading.Semaphore(RINGS)
 
     def download(self, url: str, transfer: Transfer) -> Hashed:
         """Download `url` and hash it; raises PermanentFailure, TemporaryFailure or Stopped, and nothing else."""
         try:
-            with self._watchdog.watch(transfer), Hasher(self._rings) as hasher:
+            with self._deadlines.watch(lambda: self._expire(transfer)), Hasher(self._rings) as hasher:
                 transfer.check()
                 return _Attempt(self._config, self._connections, transfer, hasher).run(url)
         except (OSError, ValueError, RuntimeError) as error:
@@ -75,8 +76,12 @@ class Downloader:
 
     def close(self) -> None:
         """Close the kept connections; downloads that still run go on to their end."""
-        self._watchdog.close()
+        self._deadlines.close()
         self._connections.close()
+
+    def _expire(self, transfer: Transfer) -> None:
+        seconds = self._config.max_seconds
+        transfer.end(TemporaryFailure("timed_out", f"The download took longer than {seconds:g} seconds."))
 
 
 class _RestRefused(TemporaryFailure):

@@ -1,14 +1,13 @@
-"""What the thread of a download shares with the others: its progress, a way to end it, its deadline."""
+"""What the thread of a download shares with the others: its progress and a way to end it."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from md5light.errors import Md5lightError, Stopped, TemporaryFailure
+from md5light.errors import Md5lightError, Stopped
 
 
 class Transfer:
@@ -69,49 +68,3 @@ class Transfer:
             # The method of plain sockets: SSLSocket's own drops the TLS state, and ciphertext would be read as body.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
-
-
-class Watchdog:
-    """Ends every transfer that takes longer than `seconds`: one thread for all of them."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._changed = threading.Condition()
-        # In the order of their deadlines, since all have the same time.
-        self._deadlines: dict[Transfer, float] = {}
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    @contextlib.contextmanager
-    def watch(self, transfer: Transfer) -> Iterator[None]:
-        """End `transfer` at its deadline, unless the block has ended before."""
-        with self._changed:
-            self._deadlines[transfer] = time.monotonic() + self._seconds
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-                self._thread.start()
-        try:
-            yield
-        finally:
-            with self._changed:
-                del self._deadlines[transfer]
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _run(self) -> None:
-        with self._changed:
-            while not self._closed:
-                # Whatever is added while this waits is due later than it wakes up: nobody needs to wake it.
-                self._changed.wait(self._expire())
-
-    def _expire(self) -> float:
-        """End what is overdue, and tell how many seconds later the next may be."""
-        now = time.monotonic()
-        for transfer, deadline in self._deadlines.items():
-            if deadline > now:
-                return deadline - now
-            transfer.end(TemporaryFailure("timed_out", f"The download took longer than {self._seconds:g} seconds."))
-        return self._seconds

@@ -1,0 +1,58 @@
+"""An end to what takes too long: one thread for all that has the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+
+class Deadlines:
+    """Ends whatever takes longer than `seconds`.
+
+    Its thread starts with the first watch and does not outlive a fork.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._changed = threading.Condition()
+        # In the order of their deadlines, since all have the same time.
+        self._ends: dict[object, tuple[float, Callable[[], object]]] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @contextlib.contextmanager
+    def watch(self, end: Callable[[], object]) -> Iterator[None]:
+        """Call `end` from another thread, once or more, at the deadline, but never after the block."""
+        key = object()
+        with self._changed:
+            self._ends[key] = time.monotonic() + self._seconds, end
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._ends[key]
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                # Whatever is added while this waits is due later than it wakes up: nobody needs to wake it.
+                self._changed.wait(self._expire())
+
+    def _expire(self) -> float:
+        """End what is overdue, and tell how many seconds later the next may be."""
+        now = time.monotonic()
+        for deadline, end in self._ends.values():
+            if deadline > now:
+                return deadline - now
+            end()
+        return self._seconds
