@@ -34,7 +34,7 @@ setup(
     ],
     extras_require={
         # For a queue that several machines share.
-        "postgres": ["psycopg[binary]>=3.1,<4"],
+        "postgres": ["psycopg[binary]>=3.2,<4"],
         "test": [
             "pytest>=8",
             "pytest-timeout",
@@ -42,7 +42,7 @@ setup(
             # Packages are built as their users build them.
             "build",
             # The other database.
-            "psycopg[binary]>=3.1,<4",
+            "psycopg[binary]>=3.2,<4",
             # A real mail server, and an authority for certificates, on loopback.
             "aiosmtpd>=1.4.6",
             "trustme>=1.1",

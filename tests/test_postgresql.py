@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import requests
 
 from md5light.errors import DatabaseError, DatabaseUnavailable
 from md5light.queue import listen, open_database
-from md5light.queue.database import Database
+from md5light.queue.database import Database, Transaction
 from md5light.queue.jobs import Queue
 from md5light.queue.postgresql import CONNECTIONS
 from tests.child import Child
@@ -159,7 +160,7 @@ def test_a_write_cut_in_its_middle_was_not_stored(database: Database, location: 
     assert database.read(lambda transaction: transaction.all("select * from probe")) == []
 
 
-def test_a_deadlock_is_run_again(database: Database) -> None:
+def test_a_deadlock_is_run_again(location: str) -> None:
     meeting = threading.Barrier(2, timeout=10)
 
     def cross(first: str, second: str) -> None:
@@ -172,7 +173,8 @@ def test_a_deadlock_is_run_again(database: Database) -> None:
                 meeting.wait()
             transaction.lock(second)  # type: ignore[attr-defined]
 
-        database.write(work)
+        with closing(open_database(location, durable=True)) as database:
+            database.write(work)
         done.append(len(tries))
 
     done: list[int] = []
@@ -182,6 +184,44 @@ def test_a_deadlock_is_run_again(database: Database) -> None:
     for thread in threads:
         thread.join()
     assert sorted(done) == [1, 2]
+
+
+def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(database: Database, location: str) -> None:
+    locked, gathers, may_go = (threading.Event() for _ in range(3))
+
+    def hold(transaction: Transaction) -> None:
+        transaction.lock("a host")
+        locked.set()
+        assert may_go.wait(30)
+
+    def gather(transaction: Transaction) -> None:
+        """Let the others come, so that they share a transaction."""
+        gathers.set()
+        wait_until(lambda: len(database._waiting) == 2)  # type: ignore[attr-defined]
+
+    def first(transaction: Transaction) -> None:
+        transaction.lock("another host")
+        transaction.run("insert into probe values (1, 0)")
+
+    def second(transaction: Transaction) -> None:
+        transaction.lock("a host")
+        transaction.run("insert into probe values (2, 0)")
+
+    with closing(open_database(location, durable=True)) as elsewhere, ThreadPoolExecutor() as threads:
+        holding = threads.submit(elsewhere.write, hold)
+        assert locked.wait(30)
+        gathering = threads.submit(database.write, gather)
+        assert gathers.wait(30)
+        earlier = threads.submit(database.write, first)
+        wait_until(lambda: len(database._waiting) == 1)  # type: ignore[attr-defined]
+        later = threads.submit(database.write, second)
+        earlier.result(4)
+        assert not later.done()
+        may_go.set()
+        for write in (holding, gathering, later):
+            write.result(30)
+    ids = database.read(lambda transaction: transaction.all("select id from probe order by id"))
+    assert [row["id"] for row in ids] == [1, 2]
 
 
 def test_a_submission_wakes_a_listener(database: Database, location: str) -> None:

@@ -25,6 +25,26 @@ class Transaction(ABC):
     #: how many may write at a time; what all of them change is spread over so many rows
     writers: int
 
+    def __init__(self) -> None:
+        #: amounts that are added up until the commit, by metric and label
+        self.counts: dict[tuple[str, str], float] = {}
+        #: done once, however often it was asked for, before the commit
+        self._closing: dict[Callable[[Transaction], object], None] = {}
+        #: new jobs of which idle workers are told after the commit
+        self.rings = 0
+        #: whether the write that is under way may begin anew in a later transaction: others came before it in this
+        #: one, and it has changed nothing yet
+        self.may_be_put_off = False
+
+    def finish(self) -> None:
+        """Do what was put off until now, before the commit."""
+        for work in self._closing:
+            work(self)
+
+    def before_commit(self, work: Callable[[Transaction], object]) -> None:
+        """Do `work` once more than all else is done, once for all writes that ask for it."""
+        self._closing[work] = None
+
     @abstractmethod
     def all(self, sql: str, **parameters: object) -> list[Row]:
         """Run one statement and return its rows."""
@@ -42,9 +62,9 @@ class Transaction(ABC):
     def lock(self, name: str, *, wait: bool = True) -> bool:
         """Keep other transactions from locking `name` until the commit; False when one has, unless we `wait`."""
 
-    @abstractmethod
     def ring(self) -> None:
         """Wake an idle worker once this transaction is committed."""
+        self.rings += 1
 
     @abstractmethod
     def now(self) -> float:

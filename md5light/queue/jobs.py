@@ -293,7 +293,7 @@ class Queue:
                 self._lock_host(transaction, row["host"])
             canceled = row is not None and transaction.run(CANCEL, id=job_id) == 1
             if row and canceled:
-                totals.add(transaction, job_id, ("finished", "canceled", 1))
+                totals.add(transaction, ("finished", "canceled", 1))
                 self._admit(transaction, row["host"])
             return canceled
 
@@ -482,7 +482,7 @@ class Queue:
         if status != "queued":
             code = failure.code if failure else ""
             seconds = now - job.created_at
-            totals.add_finished(transaction, job.id, status, code, values["size"] or 0, seconds)
+            totals.add_finished(transaction, status, code, values["size"] or 0, seconds)
             if job.email:
                 outbox.owe(transaction, job.id, job.email)
         return status

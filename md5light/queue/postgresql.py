@@ -1,16 +1,19 @@
 """Many machines: a PostgreSQL server, reached through psycopg.
 
-Nothing relies on the state of a session, so that a pooler that gives each transaction another one
-(PgBouncer's transaction mode) may stand between: settings are local to their transaction, statements are not
-prepared, locks end at the commit. Only LISTEN needs a session; without it workers poll.
+A pooler that gives each transaction another session (PgBouncer's transaction mode) may stand between: settings are
+local to their transaction, and locks end at the commit. Only where no pooler is found are statements prepared, and
+workers woken by LISTEN; elsewhere they poll.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import os
 import re
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -22,20 +25,36 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
+from md5light.deadlines import Deadlines
 from md5light.errors import DatabaseError, DatabaseUnavailable
-from md5light.queue.database import Database, Listener, Row, Transaction
+from md5light.queue.commits import Later, Outage, SharedCommits
+from md5light.queue.database import Listener, Row, Transaction
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Row]
 
-#: connections that one process holds at most; its threads take turns
+#: connections that one process holds at most, one of which writes; its threads take turns
 CONNECTIONS = 4
 
 #: how soon a server or network that is gone is noticed (libpq, "Parameter Key Words"): seconds, the last milliseconds
 PATIENCE = "connect_timeout=5 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=10000"
 
-#: a transaction waits no longer for another one's lock
-LOCK_TIMEOUT = "5s"
+#: a transaction that is not done by then is cut off: nothing else tells of packets that are lost behind a proxy
+ANSWER_SECONDS = 10.0
+
+#: seconds in which nobody tries to connect after nobody answered: what comes meanwhile fails at once, or it'd pile up
+UNREACHABLE_SECONDS = 1.0
+
+#: a connection is replaced after so many seconds: statements were planned for the table as it was, and names may have
+#: come to mean another server
+CONNECTION_SECONDS = 60.0
+
+#: how long a transaction waits for another one's lock and for any statement, and how long the server keeps the locks
+#: of one whose client is not heard of again
+LIMITS = {"lock_timeout": "5s", "statement_timeout": "8s", "idle_in_transaction_session_timeout": "10s"}
+
+#: runs after which a statement is prepared
+PREPARE_THRESHOLD = 5
 
 #: deadlocks are rare and end by PostgreSQL's giving up one of the transactions, which is then run again
 TRIES = 5
@@ -53,6 +72,9 @@ TUNE = """
     alter table jobs set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)
 """
 
+#: names of locks as PostgreSQL has them
+KEY = "hashtextextended(:name, 5)"
+
 NOW = "extract(epoch from now())::double precision"
 
 
@@ -62,8 +84,10 @@ class PostgreSQLTransaction(Transaction):
     writers = 16
 
     def __init__(self, connection: Connection, now: float | None = None) -> None:
-        self._connection = connection
+        super().__init__()
+        self._cursor = connection.cursor()
         self._now = now
+        self._locked: set[str] = set()
 
     def all(self, sql: str, **parameters: object) -> list[Row]:
         return self._execute(sql, parameters).fetchall()
@@ -72,14 +96,21 @@ class PostgreSQLTransaction(Transaction):
         return self._execute(sql, parameters).rowcount
 
     def lock(self, name: str, *, wait: bool = True) -> bool:
-        key = "hashtextextended(:name, 5)"
-        if wait:
-            self.all(f"select pg_advisory_xact_lock({key})", name=name)
-            return True
-        return bool(self.all(f"select pg_try_advisory_xact_lock({key}) as locked", name=name)[0]["locked"])
+        """Lock, unless this transaction has done so before.
 
-    def ring(self) -> None:
-        self.all("select pg_notify(:channel, '')", channel=CHANNEL)
+        A write that would have to wait beside those of others is put off, as long as it has changed nothing: two
+        transactions that hold locks and wait for more might wait for each other.
+        """
+        if name in self._locked:
+            return True
+        if wait and not self.may_be_put_off:
+            self.all(f"select pg_advisory_xact_lock({KEY})", name=name)
+        elif not self.all(f"select pg_try_advisory_xact_lock({KEY}) as locked", name=name)[0]["locked"]:
+            if wait:
+                raise Later
+            return False
+        self._locked.add(name)
+        return True
 
     def now(self) -> float:
         if self._now is None:
@@ -89,33 +120,42 @@ class PostgreSQLTransaction(Transaction):
     def _execute(self, sql: str, parameters: dict[str, object]) -> psycopg.Cursor[Row]:
         if self._now is not None and ":now" in sql:
             parameters["now"] = self._now
-        return self._connection.execute(_translated(sql, self._now is not None), parameters)
+        if not sql.lstrip().startswith("select"):
+            self.may_be_put_off = False
+        return self._cursor.execute(_translated(sql, self._now is not None), parameters)
 
 
-class PostgreSQL(Database):
-    """Access to a PostgreSQL database; `durable` is synchronous_commit."""
+class _Collision(DatabaseUnavailable):
+    """The transaction met another one and was given up; it may be run again at once."""
+
+
+class PostgreSQL(SharedCommits):
+    """Access to a PostgreSQL database: reads side by side, one commit for all waiting writes.
+
+    `durable` is synchronous_commit.
+    """
 
     def __init__(self, location: str, *, durable: bool, clock: Callable[[], float] | None) -> None:
+        super().__init__()
         self.name = _without_password(location)
         self._location = location
         self._clock = clock
-        commit = "on" if durable else "off"
-        self._begin = (
-            f"begin; set local synchronous_commit = {commit}; set local lock_timeout = '{LOCK_TIMEOUT}'; select {NOW}"
-        )
-        self._idle: deque[Connection] = deque()
-        self._free = threading.Semaphore(CONNECTIONS)
-        try:
-            self.write(self._migrate_locked)
-        except DatabaseUnavailable as error:
-            raise DatabaseError(str(error)) from None
+        limits = {"synchronous_commit": "on" if durable else "off", **LIMITS}
+        settings = "; ".join(f"set local {name} = '{value}'" for name, value in limits.items())
+        self._begin = f"begin; {settings}; select {NOW}"
+        self._deadlines = Deadlines(ANSWER_SECONDS)
+        #: connections that nobody uses, with the time of their end
+        self._idle: deque[tuple[Connection, float]] = deque()
+        self._readers = threading.Semaphore(CONNECTIONS - 1)
+        self._unreachable_until = 0.0
+        self._open()
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
+        self._deadlines.close()
 
     def read(self, work: Callable[[Transaction], T]) -> T:
-        with self._reporting():
+        with self._reporting(), self._readers:
             for last in (False, True):
                 with self._connection(fresh=last) as connection:
                     try:
@@ -126,19 +166,14 @@ class PostgreSQL(Database):
         raise AssertionError("the last try returns or raises")
 
     def write(self, work: Callable[[Transaction], T]) -> T:
-        with self._reporting():
-            for tries_left in reversed(range(TRIES)):
-                try:
-                    with self._begun() as transaction:
-                        return work(transaction)
-                except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-                    if not tries_left:
-                        raise
-        raise AssertionError("the last try returns or raises")
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(_Collision):
+                return super().write(work)
+        return super().write(work)
 
     @contextlib.contextmanager
-    def _begun(self) -> Iterator[PostgreSQLTransaction]:
-        with contextlib.ExitStack() as stack:
+    def _transaction(self) -> Iterator[PostgreSQLTransaction]:
+        with self._reporting(), contextlib.ExitStack() as stack:
             connection = stack.enter_context(self._connection())
             try:
                 now = self._start(connection)
@@ -157,27 +192,56 @@ class PostgreSQL(Database):
 
     def _start(self, connection: Connection) -> float:
         """Begin and tell the transaction's time, in one round trip."""
-        cursor = connection.execute(self._begin)
+        cursor = connection.execute(self._begin, prepare=False)
         while cursor.nextset():
             pass
         (row,) = cursor.fetchall()
         return self._clock() if self._clock else float(next(iter(row.values())))
 
+    def _committed(self, transaction: Transaction, writes: int) -> None:  # noqa: ARG002 - however many
+        """Wake all who listen, outside the transaction: commits with a NOTIFY wait for each other."""
+        if transaction.rings:
+            with contextlib.suppress(DatabaseUnavailable):
+                self.read(lambda notifying: notifying.all("select pg_notify(:channel, '')", channel=CHANNEL))
+
     @contextlib.contextmanager
     def _connection(self, *, fresh: bool = False) -> Iterator[Connection]:
-        """Lend a connection, after a failure a fresh one; those that broke are not kept."""
-        with self._free:
-            if fresh:
-                self.close()
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = _connect(self._location)
+        """Lend a connection until its deadline, after a failure a fresh one; those that broke are not kept."""
+        if fresh:
+            self._close_idle()
+        try:
+            connection, until = self._idle.pop()
+        except IndexError:
+            connection, until = self._connect(), time.monotonic() + CONNECTION_SECONDS
+        with _cut(connection, self._deadlines):
             try:
                 yield connection
             finally:
-                if not connection.closed:
-                    self._idle.append(connection)
+                if connection.closed or time.monotonic() > until:
+                    connection.close()
+                else:
+                    self._idle.append((connection, until))
+
+    def _connect(self) -> Connection:
+        if time.monotonic() < self._unreachable_until:
+            raise psycopg.OperationalError("nobody answered a moment ago")
+        try:
+            connection = _connect(self._location)
+        except psycopg.errors.ConnectionTimeout:
+            self._unreachable_until = time.monotonic() + UNREACHABLE_SECONDS
+            raise
+        try:
+            with _cut(connection, self._deadlines):
+                connection.prepare_threshold = None if _is_pooled(connection) else PREPARE_THRESHOLD
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -188,7 +252,15 @@ class PostgreSQL(Database):
             raise
         except psycopg.Error as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise DatabaseUnavailable(f"database {self.name}: {reason}") from error
+            raise _kind(error)(f"database {self.name}: {reason}") from error
+
+    def _open(self) -> None:
+        """Bring the schema up to date, on a connection without limits: that may take its time."""
+        try:
+            with self._reporting(), _connect(self._location) as connection, connection.transaction():
+                self._migrate_locked(PostgreSQLTransaction(connection))
+        except DatabaseUnavailable as error:
+            raise DatabaseError(str(error)) from None
 
     def _migrate_locked(self, transaction: Transaction) -> None:
         transaction.lock(MIGRATION)
@@ -207,6 +279,7 @@ class NotifyListener(Listener):
 
     def __init__(self, location: str) -> None:
         self._location = location
+        self._deadlines = Deadlines(ANSWER_SECONDS)
         self._connection: Connection | None = None
         self._listen_at = 0.0
 
@@ -231,10 +304,15 @@ class NotifyListener(Listener):
             self._connection = None
 
     def _listening(self) -> Connection | None:
-        """Return the connection that hears, None shortly after it could not be had."""
+        """Return the connection that hears, None where none can be had now, or behind a pooler never."""
         if self._connection is None and time.monotonic() >= self._listen_at:
             self._connection = _connect(self._location)
-            self._connection.execute(f"listen {CHANNEL}")
+            with _cut(self._connection, self._deadlines):
+                if _is_pooled(self._connection):
+                    self._listen_at = math.inf
+                    self.close()
+                else:
+                    self._connection.execute(f"listen {CHANNEL}")
         return self._connection
 
 
@@ -244,6 +322,32 @@ def _connect(location: str) -> Connection:
     return psycopg.connect(
         make_conninfo("", **parameters), autocommit=True, prepare_threshold=None, row_factory=dict_row
     )
+
+
+def _is_pooled(connection: Connection) -> bool:
+    """Tell whether a pooler stands between: it answers for itself at first, and knows no process of the server's."""
+    (row,) = connection.execute("select pg_backend_pid() as process").fetchall()
+    return bool(row["process"] != connection.info.backend_pid)
+
+
+@contextlib.contextmanager
+def _cut(connection: Connection, deadlines: Deadlines) -> Iterator[None]:
+    """Shut the connection's socket down when the block takes too long; who waits for an answer finds it closed."""
+    # A descriptor of its own: that of the connection may be closed meanwhile, and be another one's then.
+    with socket.socket(fileno=os.dup(connection.fileno())) as twin, deadlines.watch(lambda: _shut(twin)):
+        yield
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _kind(error: psycopg.Error) -> type[DatabaseUnavailable]:
+    """Tell how far a failure goes: of what the server itself says, most concerns one transaction only."""
+    if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
+        return _Collision
+    return DatabaseUnavailable if error.sqlstate else Outage
 
 
 @functools.lru_cache(maxsize=256)

@@ -6,16 +6,16 @@ import contextlib
 import os
 import random
 import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from md5light.errors import DatabaseError, DatabaseUnavailable
 from md5light.queue import bell
-from md5light.queue.database import Database, Row, Transaction
+from md5light.queue.commits import SharedCommits
+from md5light.queue.database import Row, Transaction
 
 T = TypeVar("T")
 
@@ -49,10 +49,9 @@ class SQLiteTransaction(Transaction):
     writers = 1
 
     def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._connection = connection
         self._clock = clock
-        #: new jobs of which idle workers are told after the commit
-        self.rings = 0
 
     def all(self, sql: str, **parameters: object) -> list[Row]:
         return self._execute(sql, parameters).fetchall()
@@ -63,9 +62,6 @@ class SQLiteTransaction(Transaction):
     def lock(self, name: str, *, wait: bool = True) -> bool:  # noqa: ARG002 - nobody else writes meanwhile
         return True
 
-    def ring(self) -> None:
-        self.rings += 1
-
     def now(self) -> float:
         return self._clock()
 
@@ -75,24 +71,7 @@ class SQLiteTransaction(Transaction):
         return self._connection.execute(sql.replace(ROW_LOCK, ""), parameters)
 
 
-class _Write(Generic[T]):
-    """A transaction's work that waits for its commit."""
-
-    def __init__(self, work: Callable[[Transaction], T]) -> None:
-        self.work = work
-        self.done = False
-        self.result: T
-        self.error: Exception | None = None
-        #: held until the write is done, or its thread's turn to commit has come
-        self.pending = threading.Lock()
-        self.pending.acquire()
-
-    def end(self, result: Any = None, error: Exception | None = None) -> None:
-        self.done, self.result, self.error = True, result, error
-        self.pending.release()
-
-
-class SQLite(Database):
+class SQLite(SharedCommits):
     """Access to an SQLite file: reads side by side, one commit for all waiting writes.
 
     `durable` is synchronous=FULL.
@@ -101,15 +80,12 @@ class SQLite(Database):
     def __init__(
         self, path: str, *, durable: bool, create: bool = True, clock: Callable[[], float] = time.time
     ) -> None:
+        super().__init__()
         self.path = Path(path)
         self.name = path
         self._durable = durable
         self._clock = clock
         self._readers: deque[sqlite3.Connection] = deque()
-        self._changing = threading.Lock()
-        self._waiting: list[_Write[Any]] = []
-        #: a thread commits, or has been told to
-        self._committing = False
         self._writes_to_checkpoint = CHECKPOINT_WRITES
         try:
             if create:
@@ -136,74 +112,6 @@ class SQLite(Database):
         with self._reader() as connection:
             return work(SQLiteTransaction(connection, self._clock))
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction and return its result once that is committed.
-
-        Of the threads that come at the same moment one commits for all, in the order they came: a commit costs
-        the same for one and for many, and nobody starves as under SQLite's own busy handler. `work` may be run
-        twice, so it must do nothing but read and write through its Transaction.
-        Raises DatabaseUnavailable when nothing was stored: the file is locked, full, gone or broken.
-        """
-        write = _Write(work)
-        with self._changing:
-            self._waiting.append(write)
-            waits, self._committing = self._committing, True
-        if waits:
-            write.pending.acquire()
-        if not write.done:
-            self._commit(self._take_waiting)
-            self._checkpoint()
-            self._pass_on()
-        if write.error is not None:
-            raise write.error
-        return write.result
-
-    def _take_waiting(self) -> list[_Write[Any]]:
-        with self._changing:
-            writes, self._waiting = self._waiting, []
-        return writes
-
-    def _pass_on(self) -> None:
-        """Let the first of those that came meanwhile commit for all of them."""
-        with self._changing:
-            self._committing = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].pending.release()
-
-    def _commit(self, take: Callable[[], list[_Write[Any]]]) -> None:
-        """Run in one transaction what `take` gives once the lock is had, and tell each write how it ended."""
-        writes: list[_Write[Any]] = []
-        try:
-            with self._transaction() as transaction:
-                writes = take()
-                results = [write.work(transaction) for write in writes]
-        except Exception as error:  # noqa: BLE001 - each write keeps its error, and its thread raises it
-            if len(writes) > 1:  # one of them is at fault; the others shall not pay for it
-                for write in writes:
-                    self._commit(lambda write=write: [write])  # type: ignore[misc]
-            else:  # without the lock all fail together: to try each alone would only make each wait anew
-                for write in writes or take():
-                    write.end(error=error)
-            return
-        self._writes_to_checkpoint -= len(writes)
-        for write, result in zip(writes, results, strict=True):
-            write.end(result)
-        if transaction.rings:
-            bell.ring(self.path, transaction.rings)
-
-    def _checkpoint(self) -> None:
-        """Write the log back now and then, and let it begin anew.
-
-        Left to itself, SQLite lets others write meanwhile, so that under load the log is never written back whole:
-        it grows for ever, and each commit does the work again. So most is written back beside the others (passive),
-        and the rest while nobody writes (restart).
-        """
-        if self._writes_to_checkpoint <= 0:
-            self._writes_to_checkpoint = CHECKPOINT_WRITES
-            with contextlib.suppress(sqlite3.Error):  # what matters is committed; the next time may be a better one
-                self._writer.execute("pragma wal_checkpoint(passive)")
-                _patiently(self._writer, "pragma wal_checkpoint(restart)", RESTART_SECONDS)
-
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[SQLiteTransaction]:
         with self._reporting():
@@ -215,6 +123,25 @@ class SQLite(Database):
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
                 raise
+
+    def _committed(self, transaction: Transaction, writes: int) -> None:
+        if transaction.rings:
+            bell.ring(self.path, transaction.rings)
+        self._writes_to_checkpoint -= writes
+        if self._writes_to_checkpoint <= 0:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Write the log back now and then, and let it begin anew.
+
+        Left to itself, SQLite lets others write meanwhile, so that under load the log is never written back whole:
+        it grows for ever, and each commit does the work again. So most is written back beside the others (passive),
+        and the rest while nobody writes (restart).
+        """
+        self._writes_to_checkpoint = CHECKPOINT_WRITES
+        with contextlib.suppress(sqlite3.Error):  # what matters is committed; the next time may be a better one
+            self._writer.execute("pragma wal_checkpoint(passive)")
+            _patiently(self._writer, "pragma wal_checkpoint(restart)", RESTART_SECONDS)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

@@ -6,7 +6,7 @@ nothing to read however many jobs there are or have been removed.
 
 from __future__ import annotations
 
-import zlib
+import random
 from dataclasses import dataclass
 
 from md5light.queue.database import Database, Transaction
@@ -40,27 +40,33 @@ SIGN_OFF = "delete from workers where name = :name or seen_at < :forgotten"
 WORKERS = "select count(case when seen_at > :since then 1 end) as alive, max(seen_at) as seen_at from workers"
 
 
-def add(transaction: Transaction, key: str, *counts: tuple[str, str, float]) -> None:
-    """Add to the counts, each a metric, a label and an amount, in one statement; `key` picks the shard."""
-    shard = zlib.crc32(key.encode()) % transaction.writers
-    rows = ", ".join(f"(:metric{n}, :label{n}, :shard, :value{n})" for n in range(len(counts)))
-    parameters: dict[str, object] = {"shard": shard}
-    for n, (metric, label, value) in enumerate(counts):
-        parameters |= {f"metric{n}": metric, f"label{n}": label, f"value{n}": value}
-    transaction.run(ADD.format(rows=rows), **parameters)
+def add(transaction: Transaction, *counts: tuple[str, str, float]) -> None:
+    """Add to the counts, each a metric, a label and an amount, when `transaction` is committed."""
+    for metric, label, amount in counts:
+        transaction.counts[metric, label] = transaction.counts.get((metric, label), 0) + amount
+    transaction.before_commit(_write)
 
 
-def add_finished(transaction: Transaction, key: str, status: str, code: str, size: int, seconds: float) -> None:
+def add_finished(transaction: Transaction, status: str, code: str, size: int, seconds: float) -> None:
     """Count a job that has ended, `seconds` after it was submitted."""
     bucket = next((end for end in BUCKETS if seconds <= end), float("inf"))
     add(
         transaction,
-        key,
         ("finished", f"{status} {code}".rstrip(), 1),
         ("hashed_bytes", "", size),
         ("duration_bucket", repr(bucket), 1),
         ("duration_sum", "", seconds),
     )
+
+
+def _write(transaction: Transaction) -> None:
+    """Write what was counted, in one statement, and in one order so that nobody waits for each other crosswise."""
+    counts = sorted(transaction.counts.items())
+    rows = ", ".join(f"(:metric{n}, :label{n}, :shard, :value{n})" for n in range(len(counts)))
+    parameters: dict[str, object] = {"shard": random.randrange(transaction.writers)}  # noqa: S311 - not a secret
+    for n, ((metric, label), value) in enumerate(counts):
+        parameters |= {f"metric{n}": metric, f"label{n}": label, f"value{n}": value}
+    transaction.run(ADD.format(rows=rows), **parameters)
 
 
 @dataclass(frozen=True)
