@@ -197,6 +197,11 @@ def test_a_mail_of_a_result_tells_all_of_it(mailer: Callable[..., Mailer]) -> No
         assert str(part) in mail.text
 
 
+def test_a_single_byte_is_not_bytes() -> None:
+    message = compose(dataclasses.replace(REPORT, size=1), sender=SENDER, recipient=RECIPIENT)
+    assert "Size:   1 byte\n" in message.get_content()
+
+
 def test_a_mail_of_a_failure_tells_the_reason() -> None:
     message = compose(FAILED, sender=SENDER, recipient=RECIPIENT)
     text = message.get_content()
@@ -308,13 +313,17 @@ def test_close_says_good_bye_and_the_next_mail_connects_again(mailer: Callable[.
         assert postbox.connections == len(postbox.mails) == 2
 
 
-def test_close_does_not_wait_for_a_silent_server(mailer: Callable[..., Mailer]) -> None:
-    with ScriptedPostbox(QUIT=[SILENCE]) as postbox:
-        one = mailer(postbox, timeout=60.0)
+@pytest.mark.parametrize(("timeout", "longest"), [(60.0, 10.0), (0.15, 1.0)])
+@pytest.mark.parametrize("answer", [SILENCE, Drip()], ids=["silent", "dripping"])
+def test_close_does_not_wait_long_for_a_good_bye(
+    answer: object, timeout: float, longest: float, mailer: Callable[..., Mailer]
+) -> None:
+    with ScriptedPostbox(QUIT=[answer]) as postbox:
+        one = mailer(postbox, timeout=timeout)
         one.send(MESSAGE, RECIPIENT)
         started = time.monotonic()
         one.close()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < longest
 
 
 def test_a_kept_session_that_the_server_has_closed_is_reopened(mailer: Callable[..., Mailer]) -> None:

@@ -23,20 +23,12 @@ from email import policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 
-from md5light.config import SmtpConfig
+from md5light.config import PLAIN_ADDRESS, SmtpConfig
 from md5light.errors import Failure, PermanentFailure, Refused
 from md5light.mail.maildir import Maildir
 from md5light.mail.smtp import Smtp
 
 # --- addresses -------------------------------------------------------------------------------------------------
-
-ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-LABEL = r"[A-Za-z0-9-]+"
-
-#: The only addresses that reach a header or an SMTP command: a dot-string of at most 64 characters and a domain in
-#: ASCII (RFC 5321 sections 4.1.2 and 4.5.3.1.1), without the beginning of an encoded word (RFC 2047), which some
-#: programs decode even in an address.
-PLAIN_ADDRESS = re.compile(rf"(?=.{{1,64}}@)(?!.*=\?){ATOM}(\.{ATOM})*@{LABEL}(\.{LABEL})*")
 
 #: the domains of [smtp] local_domains: names without a dot (RFC 3490 section 3.1 has four of them), and the local
 #: ones of RFC 6761 and RFC 6762
@@ -130,7 +122,7 @@ def _done(report: Report) -> list[str]:
         "",
         f"URL:    {_one_line(report.url)}",
         f"MD5:    {report.md5}",
-        f"Size:   {report.size} bytes",
+        f"Size:   {report.size} {'byte' if report.size == 1 else 'bytes'}",
     ]
 
 
