@@ -30,8 +30,11 @@ T = TypeVar("T")
 #: seconds between two looks at the database while no bell rings: a ring may be lost, and retries don't ring
 POLL_SECONDS = 1.0
 
-#: seconds between two renewals of the leases; a cancel is noticed no later
+#: seconds between two renewals of the leases, at most; a cancel is noticed no later
 BEAT_SECONDS = 1.0
+
+#: renewals in the time of a lease, at least
+BEATS_PER_LEASE = 3
 
 #: seconds between two looks for jobs to be removed; while there are any, some go at each beat
 PURGE_SECONDS = 60.0
@@ -63,6 +66,7 @@ class Worker:
         self.name = name
         self._config = config
         self._burst = burst
+        self._beat_seconds = min(BEAT_SECONDS, config.queue.lease_seconds / BEATS_PER_LEASE)
         self._listener = listener
         self._database = open_database(config.queue.database, durable=False)
         self._queue = Queue.configured(self._database, config)
@@ -234,7 +238,7 @@ class Worker:
 
     def beat(self) -> None:
         """Renew the leases of what has been running for a while, and stop the downloads that were taken away."""
-        long_ago = time.monotonic() - BEAT_SECONDS / 2
+        long_ago = time.monotonic() - self._beat_seconds / 2
         running = [entry for entry in list(self._running.values()) if entry.since < long_ago]
         if running:
             for job in self._queue.renew([_progress(entry) for entry in running]):
@@ -246,7 +250,7 @@ class Worker:
 
     def _beat_until_ended(self) -> None:
         purge_at = sign_at = 0.0
-        while not self._ended.wait(BEAT_SECONDS):
+        while not self._ended.wait(self._beat_seconds):
             with self._outage_logged():
                 self.beat()
                 if time.monotonic() >= sign_at:

@@ -10,6 +10,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,25 @@ def test_a_stopping_pool_lets_downloads_finish(tmp_path: Path, number: signal.Si
         assert pool.process.wait(10) == 0
         assert service.check(job_id).json()["md5"] == md5(b"body")
         assert service.job(late)["status"] == "queued"
+
+
+def test_the_shortest_lease_is_renewed_in_time(tmp_path: Path) -> None:
+    def take_three_seconds(peer: Peer) -> None:
+        peer.send(reply(length=60))
+        peer.drip(b"x" * 60)
+
+    queue = {"lease_seconds": 1}
+    with Origin() as origin, running(tmp_path, "--processes", "3", queue=queue) as service:
+        started = time.monotonic()
+
+        def submit(number: int) -> str:
+            """Submit at a moment between two renewals that is another one for each job."""
+            wait_until(lambda: time.monotonic() >= started + number / 8)
+            return service.submit(origin.serve(f"/{number}", take_three_seconds))
+
+        ids = [submit(number) for number in range(8)]
+        assert {service.result(job_id)["status"] for job_id in ids} == {"done"}
+        assert origin.requests() == len(ids)
 
 
 def test_a_stopping_pool_gives_back_what_does_not_finish(tmp_path: Path) -> None:
