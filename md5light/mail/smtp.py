@@ -18,7 +18,7 @@ from md5light.errors import Failure, PermanentFailure, Stopped, TemporaryFailure
 #: a whole exchange takes at most so many times [smtp] timeout
 EXCHANGE_TIMEOUTS = 4
 
-#: seconds that a server has to say good-bye; no mail depends on it
+#: seconds that a server has to say good-bye, at most; no mail depends on it
 QUIT_SECONDS = 2.0
 
 #: replies to MAIL, RCPT or DATA that ask for TLS or another login (RFC 3207 section 4, RFC 4954 section 6)
@@ -57,7 +57,8 @@ class Smtp:
     def close(self) -> None:
         """End the kept session with QUIT."""
         if self._smtp:
-            with contextlib.suppress(Failure, Stopped), self._exchange(QUIT_SECONDS):
+            seconds = min(QUIT_SECONDS, self._config.timeout)
+            with contextlib.suppress(Failure, Stopped), self._exchange(seconds):
                 self._smtp.quit()
             self._drop()
 
@@ -217,7 +218,7 @@ class Smtp:
             return TemporaryFailure("tls_failed", problem)
         if isinstance(error, ssl.SSLError):
             return TemporaryFailure("tls_failed", "The mail server does not speak TLS with us.")
-        return TemporaryFailure("connection_failed", "The connection to the mail server could not be made or ended.")
+        return TemporaryFailure("connection_failed", "The mail server could not be reached, or the connection broke.")
 
 
 def unreachable(config: SmtpConfig, seconds: float) -> str:
