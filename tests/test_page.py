@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from md5light.queue.jobs import Queue
 from md5light.web.page.browser import is_from_another_site, preferred_language, prefers_html
@@ -22,6 +22,7 @@ from md5light.web.page.language import LANGUAGES
 from md5light.web.page.words import REASONS
 from tests.browser import chromium
 from tests.origin import Gate, Origin, Peer, reply
+from tests.postbox import ScriptedPostbox
 from tests.service import Service, running
 
 BODY = b"0123456789" * 100_000
@@ -168,6 +169,15 @@ def test_the_md5_is_copied(open_page: Open, origin: Origin, encrypted: bool) -> 
     expect(page.get_by_label("URL")).to_have_value(hashlib.md5(b"hello\n").hexdigest())
 
 
+def test_what_was_not_copied_is_not_said_to_be(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false")
+    job = submit(page, origin.url("/hello.txt"))
+    job.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("status")).to_have_text("Selected")
+    assert page.evaluate("getSelection().toString()") == hashlib.md5(b"hello\n").hexdigest()
+
+
 def test_a_failure_is_told_in_plain_words(open_page: Open, origin: Origin) -> None:
     page = open_page()
     job = submit(page, origin.url("/missing.zip"))
@@ -256,7 +266,7 @@ def test_the_keyboard_is_enough(open_page: Open, origin: Origin) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/*")
     expect(page.locator("dl")).to_contain_text("6 bytes")
-    expect(page.locator("dl")).to_contain_text(re.compile("is sent with the result|sent"))
+    expect(page.locator("dl")).to_contain_text(re.compile("will be sent with the result|sent"))
 
 
 def test_focus_and_selection_stay_while_a_card_changes(open_page: Open, origin: Origin) -> None:
@@ -281,6 +291,27 @@ def test_a_server_out_of_reach_is_told(open_page: Open, origin: Origin) -> None:
     page.context.set_offline(False)
     page.locator("#submit button").click()
     expect(page.locator(".status")).to_have_text("Done")
+
+
+def test_a_form_is_sent_once_and_the_focus_stays(open_page: Open, origin: Origin) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = open_page()
+    page.route("**/submit", hold)
+    page.locator("#url").fill(origin.url("/hello.txt"))
+    button = page.locator("#submit button")
+    button.press("Enter")
+    expect(button).to_be_disabled()
+    page.keyboard.press("Enter")
+    page.screenshot()  # until it is drawn a browser may leave the focus where it was
+    expect(button).to_be_focused()
+    for route in held:
+        route.continue_()
+    expect(page.locator(".status")).to_have_text(["Done"])
+    expect(button).to_be_enabled()
 
 
 def test_looks_slow_down_and_stop_while_the_tab_is_hidden(open_page: Open, origin: Origin) -> None:
@@ -316,6 +347,30 @@ def test_a_link_in_a_mail_or_chat_shows_the_job(open_page: Open, service: Servic
     expect(page.locator("dl")).to_contain_text("1,000,000 bytes")
     page.get_by_role("link", name="Another file").click()
     expect(page.locator("#url")).to_be_visible()
+
+
+def test_a_jobs_page_tells_when_its_mail_has_gone(browser: Browser, tmp_path: Path, origin: Origin) -> None:
+    gate = origin.gate()
+
+    def greet_late() -> Iterator[str]:
+        gate.wait(60)
+        yield "220 postbox"
+
+    with ScriptedPostbox(CONNECT=greet_late()) as postbox, browser.new_context() as context:
+        smtp = {"host": postbox.host, "port": postbox.port, "timeout": 60}
+        with running(tmp_path, smtp=smtp) as service:
+            page = context.new_page()
+            page.goto(f"{service.url}/jobs/{service.submit(origin.url('/hello.txt'), email='ann@example.com')}")
+            expect(page.locator("dl")).to_contain_text(re.compile(r"Mail\s*not sent yet"))
+            assert refreshes(page.url)
+            gate.set()
+            expect(page.locator("dl")).to_contain_text(re.compile(r"Mail\s*sent"))
+            assert not refreshes(page.url)
+
+
+def refreshes(url: str) -> bool:
+    """Tell whether the page would be loaded anew without a script."""
+    return "http-equiv" in requests.get(url, headers={"Accept": BROWSER_ACCEPT}, timeout=10).text
 
 
 def test_a_job_that_is_not_there_is_told(open_page: Open) -> None:
@@ -560,6 +615,31 @@ def test_colours_follow_the_system(open_page: Open) -> None:
     assert dark < 100
 
 
+def test_whatever_has_the_focus_shows_it(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    submit(page, origin.url("/hello.txt"))
+    expect(page.locator(".md5")).to_be_visible()
+    page.locator("h1").click()  # out of the field
+    shown = [page.screenshot()]
+    for name in ("", "", "Get the MD5", "Clear the list", "hello.txt", "Copy", "For scripts: the API"):
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text(name)
+        shown.append(page.screenshot())
+    assert len(set(shown)) == len(shown)
+
+
+def test_a_bar_can_be_seen_in_the_readers_own_colours(open_page: Open, state: Any) -> None:
+    page = open_page(storage_state=state, forced_colors="active", reduced_motion="reduce")
+    bar = page.get_by_role("progressbar")
+    expect(bar).to_have_js_property("value", len(BODY) / 2)
+    box = bar.bounding_box()
+    assert box is not None
+    full, empty = (
+        page.screenshot(clip={**box, "x": box["x"] + box["width"] * part, "width": 20}) for part in (0.25, 0.75)
+    )
+    assert full != empty
+
+
 def test_who_wants_little_motion_gets_none(open_page: Open, origin: Origin) -> None:
     serve_in_two(origin, "/still.csv", announced=False)
     page = open_page(reduced_motion="reduce")
@@ -605,6 +685,9 @@ def test_numbers_are_written_as_people_read_them() -> None:
         "1.2 MB",
         "5,000 TB",
     ]
+    counts = (1, 2, 4, 5, 11, 12, 21, 22, 111, 1_234_563)
+    assert [english.bytes(count).split("\u00a0")[1] for count in counts] == ["byte"] + ["bytes"] * 9
+    assert [count for count in counts if russian.bytes(count).endswith("байта")] == [2, 4, 22, 1_234_563]
     spans = (0, 0.44, 0.96, 59.4, 59.6, 3599, 3600, 3900, 86_400, 93_600)
     assert [english.duration(span).replace("\u00a0", " ") for span in spans] == [
         "0.1 s",

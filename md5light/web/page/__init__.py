@@ -81,7 +81,8 @@ class Page:
             return self._render("problem", 404, problem=_language().text["no_such_job"])
         now = time.time()
         refresh = min(LONGEST_REFRESH_SECONDS, round(2 + (now - job.created_at) / 10))
-        return self._render("job", card=make_card(job, _language(), now), refresh=refresh)
+        settled = job.finished and job.mail != "waiting"
+        return self._render("job", card=make_card(job, _language(), now), refresh=0 if settled else refresh)
 
     def problem(self, refusal: bottle.HTTPResponse) -> bottle.HTTPResponse:
         """Show a refusal of the API."""

@@ -80,13 +80,19 @@ def _waiting(job: Job, language: Language, now: float) -> list[str]:
 def _facts(job: Job, language: Language) -> list[tuple[str, str]]:
     text = language.text
     facts = {
-        "size": text["bytes"].format(count=language.number(job.size)) if job.size is not None else "",
+        "size": language.bytes(job.size) if job.size is not None else "",
         "content_type": job.content_type,
         "last_modified": job.last_modified,
         "final_url": job.final_url if job.final_url != job.url else "",
-        "attempts": text["of"].format(done=job.attempts, total=job.max_attempts),
+        "attempts": text["of"].format(done=job.attempts, total=job.max_attempts) if job.attempts else "",
         "created_at": language.time(job.created_at),
         "finished_at": language.time(job.finished_at) if job.finished_at else "",
-        "mail": text[f"mail_{job.mail}"] if job.mail != "none" else "",
+        "mail": _mail(job, text),
     }
     return [(text[name], value) for name, value in facts.items() if value]
+
+
+def _mail(job: Job, text: dict[str, str]) -> str:
+    if job.mail == "none":
+        return ""
+    return text[f"mail_{job.mail}"] if job.finished else text["mail_promised"]

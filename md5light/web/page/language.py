@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime, timezone
 
 from md5light.web.page.words import ORDER, REASONS, TEXTS
@@ -14,7 +15,13 @@ class Language:
     """A language by its name in `lang` attributes; LANGUAGES holds the two there are."""
 
     def __init__(
-        self, name: str, *, marks: tuple[str, str], size_units: tuple[str, ...], time_units: tuple[str, ...]
+        self,
+        name: str,
+        *,
+        marks: tuple[str, str],
+        byte: Callable[[int], str],
+        size_units: tuple[str, ...],
+        time_units: tuple[str, ...],
     ) -> None:
         place = ORDER.index(name)
         self.name = name
@@ -22,6 +29,7 @@ class Language:
         self.text = {key: texts[place] for key, texts in TEXTS.items()}
         self._reasons = {code: reasons[place] for code, reasons in REASONS.items()}
         self._thousands, self._decimal = marks
+        self._byte = byte
         self._size_units = size_units
         self._time_units = time_units
 
@@ -31,12 +39,18 @@ class Language:
         whole = whole.replace(",", self._thousands)
         return f"{whole}{self._decimal}{fraction}" if fraction else whole
 
+    def bytes(self, count: int) -> str:
+        """Write a number of bytes in full."""
+        return self.number(count) + NO_BREAK + self._byte(count)
+
     def size(self, count: float) -> str:
         """Write a number of bytes in the unit that fits, a thousand to the next."""
         unit = 0
-        while count >= 999.5 and unit < len(self._size_units) - 1:
+        while count >= 999.5 and unit < len(self._size_units):
             count, unit = count / 1000, unit + 1
-        return self.number(count, 1 if unit and count < 99.95 else 0) + NO_BREAK + self._size_units[unit]
+        if not unit:
+            return self.bytes(round(count))
+        return self.number(count, 1 if count < 99.95 else 0) + NO_BREAK + self._size_units[unit - 1]
 
     def duration(self, seconds: float) -> str:
         """Write a time span in one unit or two: `0.3 s`, `45 s`, `2 min`, `1 h 5 min`."""
@@ -62,19 +76,29 @@ class Language:
         return self._reasons[code].format(number=number[0] if number else "")
 
 
+def _english_byte(count: int) -> str:
+    return "byte" if count == 1 else "bytes"
+
+
+def _russian_byte(count: int) -> str:
+    return "байта" if 2 <= count % 10 <= 4 and count // 10 % 10 != 1 else "байт"
+
+
 LANGUAGES = {
     language.name: language
     for language in (
         Language(
             "en",
             marks=(",", "."),
-            size_units=("bytes", "kB", "MB", "GB", "TB"),
+            byte=_english_byte,
+            size_units=("kB", "MB", "GB", "TB"),
             time_units=("s", "min", "h", "d"),
         ),
         Language(
             "ru",
             marks=(NO_BREAK, ","),
-            size_units=("байт", "кБ", "МБ", "ГБ", "ТБ"),
+            byte=_russian_byte,
+            size_units=("кБ", "МБ", "ГБ", "ТБ"),
             time_units=("с", "мин", "ч", "д"),
         ),
     )

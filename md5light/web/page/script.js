@@ -83,18 +83,20 @@ function clearList() {
 
 // --- submitting ----------------------------------------------------------------------------------------------
 
+// The button is only told to be disabled meanwhile: else it would lose the focus, and a keyboard's user the place.
 async function submit(event) {
   event.preventDefault();
   const button = form.querySelector("button");
-  button.disabled = true;
+  if (button.ariaDisabled === "true") return;
+  button.ariaDisabled = "true";
   try {
     const { page } = await load(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
     const accepted = page.querySelector("[data-job]");
     accepted ? add(accepted) : refuse(page);
   } catch {
-    form.querySelector("#problem").textContent = document.body.dataset.unreachable;
+    complain(document.body.dataset.unreachable);
   }
-  button.disabled = false;
+  button.ariaDisabled = "false";
 }
 
 function add(accepted) {
@@ -104,20 +106,21 @@ function add(accepted) {
   tell(slot);
   showList();
   storeJobs([slot.dataset.job, ...storedJobs()]);
-  form.querySelector("#problem").textContent = "";
-  for (const field of form.querySelectorAll("input")) field.setAttribute("aria-invalid", "false");
+  complain("");
   form.elements.url.value = "";
   form.elements.url.focus();
   lookNow();
 }
 
 function refuse(page) {
-  form.querySelector("#problem").textContent = page.querySelector("#problem").textContent;
-  for (const field of form.querySelectorAll("input")) {
-    const invalid = page.getElementById(field.id)?.getAttribute("aria-invalid") ?? "false";
-    field.setAttribute("aria-invalid", invalid);
-    if (invalid === "true") field.focus();
-  }
+  const wrong = page.querySelector("input[aria-invalid=true]")?.id;
+  complain(page.querySelector("#problem").textContent, wrong);
+  if (wrong) form.elements[wrong].focus();
+}
+
+function complain(problem, wrong = "") {
+  form.querySelector("#problem").textContent = problem;
+  for (const field of form.querySelectorAll("input")) field.setAttribute("aria-invalid", field.id === wrong);
 }
 
 // --- watching ------------------------------------------------------------------------------------------------
@@ -144,9 +147,10 @@ function lookNow() {
   wake();
 }
 
+// Only a job's own page tells of its mail.
 function isUnfinished(slot) {
   const card = slot.querySelector(".card");
-  return !card || ["queued", "running"].includes(card.dataset.status);
+  return !card || ["queued", "running"].includes(card.dataset.status) || slot.querySelector("[data-mail=waiting]");
 }
 
 async function look(slot) {
@@ -202,13 +206,18 @@ function tell(card) {
 async function copy(button) {
   const code = button.parentElement.querySelector(".md5");
   getSelection().selectAllChildren(code);
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-  } catch {
-    document.execCommand("copy"); // the clipboard is closed to pages that came unencrypted; the older way is not
-  }
-  news.textContent = button.dataset.copied;
+  const done = (await copyText(code.textContent)) ? button.dataset.copied : button.dataset.selected;
+  news.textContent = done;
   button.dataset.label ??= button.textContent;
-  button.textContent = button.dataset.copied;
+  button.textContent = done;
   setTimeout(() => (button.textContent = button.dataset.label), COPIED_MS);
+}
+
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return document.execCommand("copy"); // the clipboard is closed to pages that came unencrypted; the older way is not
+  }
 }
