@@ -55,6 +55,8 @@ setup(
             # axe-core, without a download: what it finds would keep somebody from using the page.
             "axe-playwright-python",
         ],
+        # Other job queues, for scripts/bench/compare.py only.
+        "bench": ["huey", "rq", "celery[redis]", "dramatiq[redis]", "procrastinate"],
         "lint": ["ruff", "mypy", "types-requests", "types-jsonschema", "import-linter>=2"],
     },
     entry_points={

@@ -32,6 +32,9 @@ PAGE_SIZE = 2048
 #: writes of a process after which the write-ahead log is written back into the file: each time costs four fsyncs
 CHECKPOINT_WRITES = 400
 
+#: pages of the log after which SQLite writes it back by itself: after large writes, such as a removal of old jobs
+CHECKPOINT_PAGES = 8000
+
 #: seconds that a process tries to write the log back whole; a long read (a backup) keeps it from that
 RESTART_SECONDS = 0.02
 
@@ -177,7 +180,7 @@ class SQLite(SharedCommits):
             connection.execute(f"pragma page_size = {PAGE_SIZE}")  # of a file that has pages it stays what it is
             _patiently(connection, "pragma journal_mode = wal", LOCK_SECONDS)
             connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
-            connection.execute("pragma wal_autocheckpoint = 0")  # _checkpoint does it
+            connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute(f"pragma journal_size_limit = {JOURNAL_SIZE_LIMIT}")
             connection.execute("pragma foreign_keys = on")
         return connection

@@ -2,8 +2,7 @@
 """Measure the queue: how fast jobs are stored, drained and told, and what an idle service costs.
 
 nginx (Debian's package) is the origin, on loopback. Each figure is printed with what is needed; the exit status is 1
-when something needed is not met. Without a name everything runs but `scale`, which fills a table with eleven
-million jobs first.
+when something needed is not met.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from loopback import ROOT, figure, nginx, python
 
 sys.path.insert(0, str(ROOT))
 
+from md5light.queue import open_database
 from md5light.queue.jobs import SUBMIT
 from tests.service import Command, Service
 
@@ -58,11 +58,11 @@ from md5light.cli import server
 server()
 """
 
-#: posts a URL to PORT over CONNECTIONS kept connections for SECONDS, and prints how many were answered a second
+#: posts URL to PORT over CONNECTIONS kept connections for SECONDS, and prints how many were answered a second
 SUBMITTING = """
 import socket, sys, threading, time
 port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-body = b"url=http://files.example.com/pub/some/file-1.2.3.tar.gz"
+body = b"url=" + sys.argv[4].encode()
 request = b"POST /submit HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/x-www-form-urlencoded\\r\\n"
 request += b"Content-Length: %d\\r\\n\\r\\n%s" % (len(body), body)
 counts = []
@@ -89,11 +89,12 @@ print(sum(counts) / seconds)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *MEASURES], help=f"of: {' '.join(MEASURES)}")
+    parser.add_argument(
+        "names", nargs="*", choices=[[], *MEASURES], help=f"what to measure, all unless told: {' '.join(MEASURES)}"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)")
     arguments = parser.parse_args()
-    names = arguments.names or [name for name in MEASURES if name != "scale"]
-    met = [MEASURES[name](arguments.rounds) for name in names]
+    met = [MEASURES[name](arguments.rounds) for name in arguments.names or MEASURES]
     return 0 if all(met) else 1
 
 
@@ -130,8 +131,7 @@ def bare_rate(urls: list[str], threads: int) -> float:
 def drain_rate(urls: list[str], threads: int) -> float:
     """Return jobs a second between the first claim and the last result."""
     with service(worker={"processes": 2, "threads": threads}) as drained:
-        drained.start_server()
-        fill(drained.database, urls)
+        fill(str(drained.database), urls)
         assert drained.start("worker", "--burst").process.wait() == 0
         with contextlib.closing(sqlite3.connect(drained.database)) as database:
             sql = "select count(*), max(finished_at) - min(started_at) from jobs where status = 'done'"
@@ -140,11 +140,11 @@ def drain_rate(urls: list[str], threads: int) -> float:
         return count / seconds
 
 
-def fill(path: Path, urls: list[str]) -> None:
+def fill(location: str, urls: list[str]) -> None:
     """Store a job for each of `urls` at once."""
-    row = {"host": "127.0.0.1", "email": None, "client": None, "now": time.time(), "max_attempts": 5}
-    with contextlib.closing(sqlite3.connect(path)) as database, database:
-        database.executemany(SUBMIT, [{**row, "id": str(uuid.uuid4()), "url": url} for url in urls])
+    row = {"host": "127.0.0.1", "email": None, "client": None, "max_attempts": 5}
+    with contextlib.closing(open_database(location, durable=False)) as database:
+        database.write(lambda opened: [opened.run(SUBMIT, **row, id=str(uuid.uuid4()), url=url) for url in urls])
 
 
 # --- submit ----------------------------------------------------------------------------------------------------
@@ -168,7 +168,8 @@ def submit(rounds: int) -> bool:
 
 def submit_rate(server: Command) -> float:
     port = server.wait_for_line(r"listening url=http://\S+:(\d+)")[1]
-    rate = float(python(SUBMITTING, port, 8, 4).communicate()[0])
+    url = "http://files.example.com/pub/some/file-1.2.3.tar.gz"
+    rate = float(python(SUBMITTING, port, 8, 4, url).communicate()[0])
     server.stop()
     return rate
 
@@ -210,6 +211,46 @@ def time_to_done(client: http.client.HTTPConnection, url: str) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
+# --- slow servers ----------------------------------------------------------------------------------------------
+
+
+def slow(rounds: int) -> bool:  # noqa: ARG001 - ten seconds tell enough
+    """Download 200 files of 1 MiB at once, each at the 100 kB/s that its server allows."""
+    files = {f"slow/{number}": os.urandom(2**20) for number in range(200)}
+    with nginx(files) as root, service(worker={"processes": 2, "threads": 100}) as crowded:
+        fill(str(crowded.database), [f"{root}/{path}" for path in files])
+        begin = time.monotonic()
+        pool = crowded.start_pool("--burst")
+        memory = 0.0
+        while pool.process.poll() is None:
+            memory = max(memory, sum(map(pss, pool.children())))
+            time.sleep(0.2)
+        seconds = time.monotonic() - begin
+    ideal = 2**20 / 100_000
+    return figure("200 slow downloads, by the ideal time", seconds / ideal, 1.3) & figure(
+        "200 slow downloads, both workers", memory, 220, " MiB"
+    )
+
+
+# --- the log under load ----------------------------------------------------------------------------------------
+
+
+def log(rounds: int) -> bool:
+    """Submit and work without a pause, and watch SQLite's write-ahead log."""
+    largest, seconds = 0, 20 * rounds
+    with nginx({"file": os.urandom(1024)}) as root, service(server={"max_unfinished": 10**9}) as busy:
+        server, pool = busy.start_server(), busy.start_pool("--processes", "4")
+        port = server.wait_for_line(r"listening url=http://\S+:(\d+)")[1]
+        submitting = python(SUBMITTING, port, 8, seconds, f"{root}/file")
+        wal = busy.database.with_name(f"{busy.database.name}-wal")
+        while submitting.poll() is None:
+            largest = max(largest, wal.stat().st_size)
+            time.sleep(0.2)
+        print(f"{float(submitting.communicate()[0]):.0f} submissions/s for {seconds} s", flush=True)
+        pool.stop()
+    return figure("the write-ahead log meanwhile, at its largest", largest / 2**20, 64, " MiB")
+
+
 # --- at rest ---------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +282,8 @@ MEASURES: dict[str, Callable[[int], bool]] = {
     "drain": drain,
     "submit": submit,
     "latency": latency,
+    "slow": slow,
+    "log": log,
     "idle": idle,
 }
 
