@@ -146,7 +146,7 @@ class PostgreSQL(SharedCommits):
         self._deadlines = Deadlines(ANSWER_SECONDS)
         #: connections that nobody uses, with the time of their end
         self._idle: deque[tuple[Connection, float]] = deque()
-        self._readers = threading.Semaphore(CONNECTIONS - 1)
+        self._readers = _Turns(CONNECTIONS - 1)
         self._unreachable_until = 0.0
         self._open()
 
@@ -272,6 +272,36 @@ class PostgreSQL(SharedCommits):
     def _tables(self, transaction: Transaction) -> set[str]:
         sql = "select tablename from pg_tables where schemaname = current_schema()"
         return {row["tablename"] for row in transaction.all(sql)}
+
+
+class _Turns:
+    """Lets `count` threads at a time into its block, in the order they came.
+
+    A semaphore lets whoever has just left in again before those that wait: threads that read all the time would keep
+    the others out.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._changing = threading.Lock()
+        self._free = count
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        turn = threading.Lock()
+        with self._changing:
+            if self._free:
+                self._free -= 1
+                return
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        with self._changing:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1
 
 
 class NotifyListener(Listener):
