@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import BARE, fill, service
-from loopback import ROOT, figure, free_port, nginx, python, wait_for
+from loopback import ROOT, figure, free_port, python, serving, wait_for
 
 sys.path.insert(0, str(ROOT))
 
@@ -202,7 +202,10 @@ class Origin:
 
 def rate(files: dict[str, bytes], work: Callable[[Origin], None]) -> float:
     """Return how many files a second were asked for while `work` drained its jobs."""
-    with tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder, nginx(files, Path(folder, "times")) as root:
+    with (
+        tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder,
+        serving(files, Path(folder, "times")) as root,
+    ):
         origin = Origin([f"{root}/{path}" for path in files], Path(folder, "times"))
         work(origin)
         origin.wait()

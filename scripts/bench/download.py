@@ -8,39 +8,20 @@ files. Each figure is printed with what is needed; the exit status is 1 when som
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import trustme
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from loopback import figure, nginx, python
 
 #: wall time of the job by that of curl and openssl in a pipe, and the peak of a worker with eight slots
 MOST_RATIO = 0.9
 MOST_MEGABYTES = 64
-
-NGINX = """
-daemon off; master_process off; pid nginx.pid; error_log error.log;
-events {{ worker_connections 64; }}
-http {{
-    access_log off; sendfile on; keepalive_requests 1000000;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    server {{
-        listen 127.0.0.1:{http}; listen 127.0.0.1:{https} ssl;
-        ssl_certificate cert.pem; ssl_certificate_key cert.pem;
-        root .;
-    }}
-}}
-"""
 
 #: runs in a process of its own: COUNT downloads at once, then what they took
 JOB = """
@@ -87,8 +68,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="md5light-bench-") as name:
         folder = Path(name)
         write_files(folder, arguments.megabytes)
-        with nginx(folder) as ports:
-            return 0 if measure(folder, ports, arguments.rounds) else 1
+        with nginx(folder) as roots:
+            return 0 if measure(folder, roots, arguments.rounds) else 1
 
 
 def write_files(folder: Path, megabytes: int) -> None:
@@ -102,48 +83,15 @@ def write_files(folder: Path, megabytes: int) -> None:
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "cert.pem"))
 
 
-@contextlib.contextmanager
-def nginx(folder: Path) -> Iterator[dict[str, int]]:
-    """Run nginx for the block; yields its ports by scheme."""
-    ports = {"http": free_port(), "https": free_port()}
-    (folder / "nginx.conf").write_text(NGINX.format(**ports))
-    process = subprocess.Popen(
-        ["nginx", "-p", str(folder), "-c", "nginx.conf"],
-        stderr=subprocess.DEVNULL,
-        env={"PATH": "/usr/sbin:/usr/bin"},
-    )
-    try:
-        for port in ports.values():
-            wait_for(port)
-        yield ports
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    for _ in range(200):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.05)
-    raise SystemExit("nginx did not start")
-
-
-def measure(folder: Path, ports: dict[str, int], rounds: int) -> bool:
+def measure(folder: Path, roots: dict[str, str], rounds: int) -> bool:
     kept = []
     floor = statistics.median(shell(f"openssl md5 {folder}/large")[0] for _ in range(rounds))
     print(f"openssl md5 of the local file: {floor:.2f} s")
-    for scheme, port in ports.items():
-        url = f"{scheme}://127.0.0.1:{port}/large"
-        kept += large(folder, url, rounds)
-    megabytes = job(f"https://127.0.0.1:{ports['https']}/large", folder, 8)[2]
-    kept.append(figure("https: peak memory with eight downloads at once", megabytes, MOST_MEGABYTES, "MiB"))
-    seconds = float(python(SMALL, f"http://127.0.0.1:{ports['http']}/small")[0])
+    for root in roots.values():
+        kept += large(folder, f"{root}/large", rounds)
+    megabytes = job(f"{roots['https']}/large", folder, 8)[2]
+    kept.append(figure("https: peak memory with eight downloads at once", megabytes, MOST_MEGABYTES, " MiB"))
+    seconds = float(python(SMALL, f"{roots['http']}/small").communicate()[0])
     print(f"http: CPU of a 1 KiB file on a kept connection: {seconds:.2f} ms")
     return all(kept)
 
@@ -163,24 +111,13 @@ def large(folder: Path, url: str, rounds: int) -> list[bool]:
     print(f"{scheme}: curl | openssl md5 {curl:.2f} s, the job {wall:.2f} s (CPU {cpu:.2f} s)")
     return [
         figure(f"{scheme}: the job by curl | openssl md5", wall / curl, MOST_RATIO),
-        figure(f"{scheme}: peak memory with one download", peak, MOST_MEGABYTES, "MiB"),
+        figure(f"{scheme}: peak memory with one download", peak, MOST_MEGABYTES, " MiB"),
     ]
 
 
-def figure(name: str, value: float, most: float, unit: str = "") -> bool:
-    met = value <= most
-    print(f"{name}: {value:.3g} {unit}".rstrip() + f", needed at most {most:g}: {'met' if met else 'NOT MET'}")
-    return met
-
-
 def job(url: str, folder: Path, count: int) -> tuple[float, float, float, str]:
-    wall, cpu, peak, md5 = python(JOB, url, str(folder / "ca.pem"), str(count))
+    wall, cpu, peak, md5 = python(JOB, url, folder / "ca.pem", count).communicate()[0].split()
     return float(wall), float(cpu), float(peak), md5
-
-
-def python(code: str, *arguments: str) -> list[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.check_output([sys.executable, "-c", code, *arguments], env=environment, text=True).split()
 
 
 def shell(command: str) -> tuple[float, str]:

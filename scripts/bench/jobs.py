@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from loopback import ROOT, figure, nginx, python
+from loopback import ROOT, figure, python, serving
 
 sys.path.insert(0, str(ROOT))
 
@@ -105,7 +105,7 @@ def drain(rounds: int) -> bool:
     """Drain waiting jobs, and do the same downloads without a queue, in turns."""
     files = {f"files/{number}": os.urandom(1024) for number in range(FILES)}
     met = []
-    with nginx(files) as root:
+    with serving(files) as root:
         urls = [f"{root}/{path}" for path in files]
         for threads in (1, 8):
             bare, ours = [], []
@@ -183,7 +183,7 @@ class ForgetfulServer(Command):
 
 def latency(rounds: int) -> bool:
     """Time an idle service from POST to done."""
-    with nginx({"file": os.urandom(1024)}) as root, service(worker={"processes": 4}) as idle:
+    with serving({"file": os.urandom(1024)}) as root, service(worker={"processes": 4}) as idle:
         idle.start_server()
         idle.start_pool()
         time.sleep(1)
@@ -217,7 +217,7 @@ def time_to_done(client: http.client.HTTPConnection, url: str) -> float:
 def slow(rounds: int) -> bool:  # noqa: ARG001 - ten seconds tell enough
     """Download 200 files of 1 MiB at once, each at the 100 kB/s that its server allows."""
     files = {f"slow/{number}": os.urandom(2**20) for number in range(200)}
-    with nginx(files) as root, service(worker={"processes": 2, "threads": 100}) as crowded:
+    with serving(files) as root, service(worker={"processes": 2, "threads": 100}) as crowded:
         fill(str(crowded.database), [f"{root}/{path}" for path in files])
         begin = time.monotonic()
         pool = crowded.start_pool("--burst")
@@ -238,7 +238,7 @@ def slow(rounds: int) -> bool:  # noqa: ARG001 - ten seconds tell enough
 def log(rounds: int) -> bool:
     """Submit and work without a pause, and watch SQLite's write-ahead log."""
     largest, seconds = 0, 20 * rounds
-    with nginx({"file": os.urandom(1024)}) as root, service(server={"max_unfinished": 10**9}) as busy:
+    with serving({"file": os.urandom(1024)}) as root, service(server={"max_unfinished": 10**9}) as busy:
         server, pool = busy.start_server(), busy.start_pool("--processes", "4")
         port = server.wait_for_line(r"listening url=http://\S+:(\d+)")[1]
         submitting = python(SUBMITTING, port, 8, seconds, f"{root}/file")

@@ -23,36 +23,50 @@ http {{
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     server {{
-        listen 127.0.0.1:{port} backlog=1024;
+        listen 127.0.0.1:{http} backlog=1024;
+        {tls}
         root .;
         location /slow/ {{ limit_rate 100000; }}
     }}
 }}
 """
 
+TLS = "listen 127.0.0.1:{https} ssl; ssl_certificate cert.pem; ssl_certificate_key cert.pem;"
+
 
 @contextlib.contextmanager
-def nginx(files: dict[str, bytes], times: Path | None = None) -> Iterator[str]:
-    """Serve `files` by path on loopback for the block, those under slow/ at 100 kB/s; yields the URL of the root.
-
-    The Unix time of each request is written into `times`, within a fifth of a second.
-    """
-    access_log = f"{times} times buffer=64k flush=200ms" if times else "off"
+def serving(files: dict[str, bytes], times: Path | None = None) -> Iterator[str]:
+    """Serve `files` by path on loopback for the block, those under slow/ at 100 kB/s; yields the URL of the root."""
     with tempfile.TemporaryDirectory(prefix="md5light-nginx-") as folder:
         for path, body in files.items():
             file = Path(folder, path)
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(body)
-        port = free_port()
-        Path(folder, "nginx.conf").write_text(NGINX.format(port=port, access_log=access_log))
-        command = ["nginx", "-p", folder, "-c", "nginx.conf"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin"})
-        try:
+        with nginx(Path(folder), times) as roots:
+            yield roots["http"]
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, times: Path | None = None) -> Iterator[dict[str, str]]:
+    """Run nginx over `folder` for the block; yields the URL of its root by scheme, https where cert.pem lies there.
+
+    The Unix time of each request is written into `times`, within a fifth of a second.
+    """
+    ports = {"http": free_port()}
+    if (folder / "cert.pem").exists():
+        ports["https"] = free_port()
+    access_log = f"{times} times buffer=64k flush=200ms" if times else "off"
+    tls = TLS.format(**ports) if "https" in ports else ""
+    (folder / "nginx.conf").write_text(NGINX.format(access_log=access_log, tls=tls, **ports))
+    command = ["nginx", "-p", str(folder), "-c", "nginx.conf"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin"})
+    try:
+        for port in ports.values():
             wait_for(port)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
+        yield {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def free_port() -> int:
