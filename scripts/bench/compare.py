@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import BARE, fill, service
+from jobs import bare_rate, fill, service
 from loopback import ROOT, figure, free_port, python, serving, wait_for
 
 sys.path.insert(0, str(ROOT))
@@ -155,7 +155,7 @@ def compare(files: dict[str, bytes], threads: int, rounds: int) -> bool:
     }
     ratios: dict[str, list[float]] = {name: [] for name in drains}
     for _ in range(rounds):
-        bare = rate(files, lambda origin: bare_downloads(origin, threads))
+        bare = rate(files, lambda origin: bare_rate(origin.urls, threads))
         for name, work in drains.items():
             ratios[name].append(rate(files, work) / bare)
     medians = {name: statistics.median(values) for name, values in ratios.items()}
@@ -200,7 +200,7 @@ class Origin:
             time.sleep(0.2)
 
 
-def rate(files: dict[str, bytes], work: Callable[[Origin], None]) -> float:
+def rate(files: dict[str, bytes], work: Callable[[Origin], object]) -> float:
     """Return how many files a second were asked for while `work` drained its jobs."""
     with (
         tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder,
@@ -214,12 +214,6 @@ def rate(files: dict[str, bytes], work: Callable[[Origin], None]) -> float:
 
 
 # --- who drains ------------------------------------------------------------------------------------------------
-
-
-def bare_downloads(origin: Origin, threads: int) -> None:
-    processes = [python(BARE, threads, stdin=subprocess.PIPE) for _ in range(2)]
-    for number, process in enumerate(processes):
-        process.communicate("\n".join(origin.urls[number::2]))
 
 
 def drain_ours(origin: Origin, threads: int, *, postgresql: bool = False) -> None:
