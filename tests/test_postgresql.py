@@ -25,8 +25,9 @@ from md5light.queue.jobs import Queue
 from md5light.queue.postgresql import CONNECTIONS
 from tests.child import Child
 from tests.fire import kill_alone
-from tests.origin import Origin
+from tests.origin import Origin, Peer
 from tests.postgresql import PostgreSQLServer
+from tests.proxy import Proxy
 from tests.service import Service
 from tests.waiting import wait_until
 
@@ -41,6 +42,12 @@ input()
 database = open_database(sys.argv[1], durable=True)
 Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1).submit("http://a/b", "a")
 print("written", flush=True)
+"""
+
+TERMINATE = """
+    select pg_terminate_backend(pid, 5000) from (
+        select pid from pg_stat_activity
+        where application_name = 'md5light' and datname = current_database() order by random() limit %s) as chosen
 """
 
 WITHOUT_PSYCOPG = "import sys; sys.modules['psycopg'] = None; from md5light.cli import server; server()"
@@ -60,6 +67,30 @@ def database(location: str) -> Iterator[Database]:
 
 def make_queue(database: Database) -> Queue:
     return Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+
+
+def machine(folder: Path, database: str, **queue: object) -> Service:
+    """Give a machine of its own, with everything but the database in its own folder."""
+    folder.mkdir()
+    return Service(folder, queue={"database": database, **queue})
+
+
+def submit_patiently(service: Service, url: str, **fields: str) -> str:
+    """Submit until the database can be written."""
+
+    def accepted() -> str | None:
+        answer = requests.post(f"{service.url}/submit", data={"url": url, **fields}, timeout=40)
+        assert answer.status_code in (202, 503), answer.text
+        job_id: str | None = answer.json().get("id")
+        return job_id
+
+    return str(wait_until(accepted))
+
+
+def terminate(location: str, *, at_most: int) -> None:
+    """Cut sessions of md5light, whatever they are doing."""
+    with psycopg.connect(location, autocommit=True) as connection:
+        connection.execute(TERMINATE, [at_most])
 
 
 def in_threads(work: Callable[[], object], count: int) -> None:
@@ -137,10 +168,7 @@ def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
 def test_connections_that_were_cut_are_replaced_at_once(database: Database, location: str) -> None:
     queue = make_queue(database)
     in_threads(lambda: queue.submit(URL, "files.example.com"), CONNECTIONS)
-    with psycopg.connect(location, autocommit=True) as connection:
-        connection.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'md5light'"
-        )
+    terminate(location, at_most=CONNECTIONS)
     job_id = queue.submit(URL, "files.example.com")
     assert queue.get(job_id)
     assert queue.claim("w1")
@@ -150,10 +178,7 @@ def test_a_write_cut_in_its_middle_was_not_stored(database: Database, location: 
     def cut(transaction: object) -> None:
         sql = "insert into probe values (7, 0)"
         transaction.run(sql)  # type: ignore[attr-defined]
-        with psycopg.connect(location, autocommit=True) as connection:
-            connection.execute(
-                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'md5light'"
-            )
+        terminate(location, at_most=CONNECTIONS)
 
     with pytest.raises(DatabaseUnavailable, match=r"^database postgresql://127"):
         database.write(cut)
@@ -240,25 +265,26 @@ def test_a_submission_wakes_a_listener(database: Database, location: str) -> Non
     os.close(write)
 
 
-def test_many_machines_lose_nothing_while_pools_are_killed(location: str, tmp_path: Path) -> None:
+def test_many_machines_lose_nothing_while_pools_and_sessions_are_killed(location: str, tmp_path: Path) -> None:
     with Origin() as origin, ExitStack() as stack:
         machines = []
         for number in range(2):
-            folder = tmp_path / f"machine{number}"
-            folder.mkdir()
-            machine = Service(folder, queue={"database": location, "lease_seconds": 2}, worker={"processes": 2})
-            machines.append(stack.enter_context(machine))
-            machine.start_server()
-            machine.start_pool()
+            service = stack.enter_context(machine(tmp_path / f"machine{number}", location, lease_seconds=2))
+            machines.append(service)
+            service.start_server()
+            service.start_pool()
         jobs = {}
         for number in range(120):
             body = b"file %d" % number
             url = origin.serve(f"/{number}", body)
-            jobs[machines[number % 2].submit(url, email=f"n{number}@localhost")] = hashlib.md5(body).hexdigest()
+            job_id = submit_patiently(machines[number % 2], url, email=f"n{number}@localhost")
+            jobs[job_id] = hashlib.md5(body).hexdigest()
+            if number % 5 == 0:
+                terminate(location, at_most=2)
             if number in (30, 60, 90):
-                machine = machines[number // 30 % 2]
-                kill_alone(machine.commands[-1])
-                machine.start_pool()
+                service = machines[number // 30 % 2]
+                kill_alone(service.commands[-1])
+                service.start_pool()
         for job_id, md5 in jobs.items():
             assert machines[0].result(job_id, timeout=60)["md5"] == md5
         wait_until(lambda: all(machines[1].job(job_id)["mail"] == "sent" for job_id in jobs), timeout=60)
@@ -284,3 +310,47 @@ def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
             assert service.check(first).json()["status"] == "done"
         finally:
             server.close()
+
+
+def test_a_network_that_swallows_packets_loses_nothing(
+    postgresql: PostgreSQLServer, location: str, tmp_path: Path
+) -> None:
+    """A machine is cut off while it downloads: another one does the job, and the first gives it up and goes on."""
+    with Origin() as origin, Proxy(postgresql.port) as proxy, ExitStack() as stack:
+        far = location.replace(str(postgresql.port), str(proxy.port)) + "?connect_timeout=2"
+        cut, whole = (
+            stack.enter_context(machine(tmp_path / name, database, lease_seconds=2))
+            for name, database in (("cut", far), ("whole", location))
+        )
+        given_up = threading.Event()
+
+        def endless_at_first(peer: Peer) -> bool:
+            if peer.number > 1:
+                return peer.reply(b"short")
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            try:
+                peer.drip(bytes(1000000))
+            finally:
+                given_up.set()
+            return False
+
+        cut.start_server()
+        cut.start_pool()
+        job_id = cut.submit(origin.serve("/endless", endless_at_first))
+        wait_until(lambda: cut.job(job_id)["bytes_done"])
+        proxy.swallow()
+        started = time.monotonic()
+        answer = requests.post(f"{cut.url}/submit", data={"url": origin.url("/lost")}, timeout=40)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+        assert answer.headers["Retry-After"]
+        assert time.monotonic() - started < 30
+        whole.start_server()
+        pool = whole.start_pool()
+        assert whole.result(job_id)["md5"] == hashlib.md5(b"short").hexdigest()
+        pool.stop()
+        assert not given_up.is_set()
+        proxy.forward()
+        assert given_up.wait(30)
+        after = [cut.submit(origin.serve(f"/{number}", b"after")) for number in range(8)]
+        assert {cut.result(each)["status"] for each in after} == {"done"}
+        assert whole.check(job_id).json()["md5"] == hashlib.md5(b"short").hexdigest()
