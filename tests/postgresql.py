@@ -1,4 +1,4 @@
-"""A real PostgreSQL server on loopback."""
+"""A real PostgreSQL server on loopback, and a pooler in front of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,31 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
+from tests.waiting import wait_until
+
 #: durable as in production: only what tests don't need is smaller
 SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
+
+#: neither server runs as root
+UNPRIVILEGED: dict[str, Any] = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
+
+#: a pooler that gives each transaction another session, of very few
+PGBOUNCER = """
+[databases]
+* = host=127.0.0.1 port={target}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/users
+pool_mode = transaction
+default_pool_size = 2
+"""
 
 
 def binaries() -> Path:
@@ -32,10 +52,8 @@ class PostgreSQLServer:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="md5light-postgresql-"))
         self._data = self._folder / "data"
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port: int = listener.getsockname()[1]
-        self._user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
-        if self._user:
+        self.port = _free_port()
+        if UNPRIVILEGED:
             shutil.chown(self._folder, "nobody")
         self._run("initdb", "-D", self._data, "-U", "md5light", "-A", "trust", "--no-locale", "-E", "UTF8")
         with (self._data / "postgresql.conf").open("a") as file:
@@ -65,6 +83,37 @@ class PostgreSQLServer:
             connection.execute(f'drop database "{name}" with (force)')
 
     def _run(self, program: str, *arguments: object) -> None:
-        command = [binaries() / program, *map(str, arguments)]
-        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **self._user)  # type: ignore[call-overload]
+        command = [str(binaries() / program), *map(str, arguments)]
+        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **UNPRIVILEGED)
         output.check_returncode()
+
+
+@contextlib.contextmanager
+def pgbouncer(server: PostgreSQLServer) -> Iterator[int]:
+    """Run PgBouncer in transaction mode in front of `server` for the block; yields its port."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "PgBouncer is missing. On Debian or Ubuntu: sudo apt-get install pgbouncer"
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="md5light-pgbouncer-") as folder:
+        Path(folder).chmod(0o755)
+        Path(folder, "users").write_text('"md5light" ""\n')
+        Path(folder, "pgbouncer.ini").write_text(PGBOUNCER.format(target=server.port, port=port, folder=folder))
+        with Path(folder, "log").open("w") as log:
+            process = subprocess.Popen([program, f"{folder}/pgbouncer.ini"], stderr=log, **UNPRIVILEGED)
+        try:
+            wait_until(lambda: _listens(port), message="PgBouncer to listen")
+            yield port
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False

@@ -26,7 +26,7 @@ from md5light.queue.postgresql import CONNECTIONS
 from tests.child import Child
 from tests.fire import kill_alone
 from tests.origin import Origin, Peer
-from tests.postgresql import PostgreSQLServer
+from tests.postgresql import PostgreSQLServer, pgbouncer
 from tests.proxy import Proxy
 from tests.service import Service
 from tests.waiting import wait_until
@@ -48,6 +48,18 @@ TERMINATE = """
     select pg_terminate_backend(pid, 5000) from (
         select pid from pg_stat_activity
         where application_name = 'md5light' and datname = current_database() order by random() limit %s) as chosen
+"""
+
+#: what a session that others get next must not keep
+LEFT_BEHIND = """
+    select name from pg_prepared_statements union all select pg_listening_channels()
+    union all select objid::text from pg_locks where locktype = 'advisory'
+    union all select name from pg_settings where source = 'session' and name in ('synchronous_commit', 'lock_timeout')
+"""
+
+SESSIONS = """
+    select count(*) from pg_stat_activity
+    where datname = current_database() and usename = 'md5light' and pid <> pg_backend_pid()
 """
 
 WITHOUT_PSYCOPG = "import sys; sys.modules['psycopg'] = None; from md5light.cli import server; server()"
@@ -310,6 +322,23 @@ def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
             assert service.check(first).json()["status"] == "done"
         finally:
             server.close()
+
+
+def test_a_pooler_may_stand_between(postgresql: PostgreSQLServer, location: str, tmp_path: Path) -> None:
+    with Origin() as origin, pgbouncer(postgresql) as port:
+        pooled = location.replace(str(postgresql.port), str(port))
+        with machine(tmp_path / "machine", pooled) as service:
+            service.start_server()
+            service.start_pool()
+            urls = [origin.serve(f"/{number}", b"file %d" % number) for number in range(40)]
+            jobs = [service.submit(url, email=f"n{number}@localhost") for number, url in enumerate(urls)]
+            for number, job_id in enumerate(jobs):
+                assert service.result(job_id)["md5"] == hashlib.md5(b"file %d" % number).hexdigest()
+            wait_until(lambda: all(service.job(job_id)["mail"] == "sent" for job_id in jobs))
+            with psycopg.connect(pooled, prepare_threshold=None) as session:
+                assert session.execute(LEFT_BEHIND).fetchall() == []
+            with psycopg.connect(location) as watching:
+                assert watching.execute(SESSIONS).fetchall()[0][0] <= 2
 
 
 def test_a_network_that_swallows_packets_loses_nothing(
