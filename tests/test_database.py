@@ -22,6 +22,7 @@ from md5light.queue.bell import BellListener
 from md5light.queue.database import Transaction
 from md5light.queue.sqlite import SQLite
 from tests.child import Child
+from tests.gathering import Gathering
 from tests.waiting import wait_until
 
 T = TypeVar("T")
@@ -141,27 +142,6 @@ def in_threads(works: list[Callable[[], T]]) -> list[T | Exception]:
     for thread in threads:
         thread.join()
     return [outcomes[number] for number in range(len(works))]
-
-
-class Gathering:
-    """A write that holds the turn until it is let go, so that other writes gather behind it."""
-
-    def __init__(self, database: SQLite) -> None:
-        self._database = database
-        self._begun, self._let_go = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=lambda: database.write(self._wait))
-        self._thread.start()
-        assert self._begun.wait(10)
-
-    def _wait(self, transaction: Transaction) -> None:
-        self._begun.set()
-        self._let_go.wait(10)
-
-    def let_go_of(self, count: int) -> None:
-        """Let go once `count` writes wait."""
-        wait_until(lambda: len(self._database._waiting) == count, message=f"{count} writes that wait")
-        self._let_go.set()
-        self._thread.join()
 
 
 # --- writes and reads ------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from md5light.queue.jobs import Queue
 from md5light.queue.postgresql import CONNECTIONS
 from tests.child import Child
 from tests.fire import kill_alone
+from tests.gathering import Gathering
 from tests.origin import Origin, Peer
 from tests.postgresql import PostgreSQLServer, pgbouncer
 from tests.proxy import Proxy
@@ -224,17 +225,12 @@ def test_a_deadlock_is_run_again(location: str) -> None:
 
 
 def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(database: Database, location: str) -> None:
-    locked, gathers, may_go = (threading.Event() for _ in range(3))
+    locked, may_go = threading.Event(), threading.Event()
 
     def hold(transaction: Transaction) -> None:
         transaction.lock("a host")
         locked.set()
         assert may_go.wait(30)
-
-    def gather(transaction: Transaction) -> None:
-        """Let the others come, so that they share a transaction."""
-        gathers.set()
-        wait_until(lambda: len(database._waiting) == 2)  # type: ignore[attr-defined]
 
     def first(transaction: Transaction) -> None:
         transaction.lock("another host")
@@ -247,16 +243,16 @@ def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(datab
     with closing(open_database(location, durable=True)) as elsewhere, ThreadPoolExecutor() as threads:
         holding = threads.submit(elsewhere.write, hold)
         assert locked.wait(30)
-        gathering = threads.submit(database.write, gather)
-        assert gathers.wait(30)
+        gathering = Gathering(database)
         earlier = threads.submit(database.write, first)
-        wait_until(lambda: len(database._waiting) == 1)  # type: ignore[attr-defined]
+        gathering.wait_for(1)
         later = threads.submit(database.write, second)
+        gathering.let_go_of(2)
         earlier.result(4)
         assert not later.done()
         may_go.set()
-        for write in (holding, gathering, later):
-            write.result(30)
+        holding.result(30)
+        later.result(30)
     ids = database.read(lambda transaction: transaction.all("select id from probe order by id"))
     assert [row["id"] for row in ids] == [1, 2]
 
@@ -346,7 +342,7 @@ def test_a_network_that_swallows_packets_loses_nothing(
 ) -> None:
     """A machine is cut off while it downloads: another one does the job, and the first gives it up and goes on."""
     with Origin() as origin, Proxy(postgresql.port) as proxy, ExitStack() as stack:
-        far = location.replace(str(postgresql.port), str(proxy.port)) + "?connect_timeout=2"
+        far = location.replace(str(postgresql.port), str(proxy.port))
         cut, whole = (
             stack.enter_context(machine(tmp_path / name, database, lease_seconds=2))
             for name, database in (("cut", far), ("whole", location))
@@ -380,6 +376,7 @@ def test_a_network_that_swallows_packets_loses_nothing(
         assert not given_up.is_set()
         proxy.forward()
         assert given_up.wait(30)
+        wait_until(lambda: requests.get(f"{cut.url}/readyz", timeout=40).status_code == 200)
         after = [cut.submit(origin.serve(f"/{number}", b"after")) for number in range(8)]
         assert {cut.result(each)["status"] for each in after} == {"done"}
         assert whole.check(job_id).json()["md5"] == hashlib.md5(b"short").hexdigest()

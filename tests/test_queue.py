@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from md5light.queue import open_database
 from md5light.queue.database import Database
 from md5light.queue.jobs import Progress, Queue, QueueFull, TooMany
 from md5light.queue.outbox import Outbox
+from md5light.queue.totals import Totals
 from tests.conftest import Clock, MakeQueue
+from tests.gathering import Gathering
 
 URL = "http://files.example.com/a"
 HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, "text/plain", '"1"', None)
@@ -304,6 +307,32 @@ def test_a_limit_lifted_lets_all_come_up(make_queue: MakeQueue) -> None:
     assert narrow.claim("w1") is None
     wide.settle(first, HASHED)
     assert len({claim(wide).id for _ in range(9)}) == 9
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+def test_results_that_come_at_the_same_moment_are_each_stored(
+    queue: Queue, database: Database, canceled: bool
+) -> None:
+    for _ in range(6):
+        submit(queue)
+    jobs = [claim(queue) for _ in range(3)]
+    if canceled:
+        queue.cancel(jobs[2].id)
+    gathering = Gathering(database)
+    with ThreadPoolExecutor() as threads:
+        results = [
+            threads.submit(queue.settle, jobs[0], HASHED, next_for="w1"),
+            threads.submit(queue.settle, jobs[1], REFUSED, next_for="w2"),
+            threads.submit(queue.settle, jobs[2], HASHED, next_for="w1"),
+        ]
+        gathering.let_go_of(3)
+        statuses, following = zip(*(result.result(10) for result in results), strict=True)
+    assert statuses == ("done", "failed", "lost" if canceled else "done")
+    assert [stored(queue, job.id).status for job in jobs] == ["done", "failed", "canceled" if canceled else "done"]
+    assert [job.worker for job in following] == ["w1", "w2", "w1"]
+    assert len({job.id for job in (*jobs, *following)}) == 6
+    totals = Totals(database).snapshot().totals
+    assert totals["finished", "done"] + totals.get(("finished", "canceled"), 0) == 2
 
 
 def test_a_mail_is_owed_from_the_transaction_of_the_result(queue: Queue, outbox: Outbox) -> None:

@@ -5,6 +5,7 @@ A commit costs the same for one and for many, and nobody starves as where each w
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from md5light.errors import DatabaseUnavailable
 from md5light.queue.database import Database, Transaction
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - what is written
 
 
 class Outage(DatabaseUnavailable):
@@ -25,11 +27,12 @@ class Later(Exception):
     """A write must not wait beside those that share its transaction; it has changed nothing and begins anew."""
 
 
-class _Write(Generic[T]):
-    """A transaction's work that waits for its commit."""
+class _Write(Generic[I, T]):
+    """A write that waits for its commit."""
 
-    def __init__(self, work: Callable[[Transaction], T]) -> None:
+    def __init__(self, work: Callable[[Transaction, list[I]], list[T]], item: I) -> None:
         self.work = work
+        self.item = item
         self.done = False
         self.result: T
         self.error: Exception | None = None
@@ -47,7 +50,7 @@ class SharedCommits(Database):
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
-        self._waiting: list[_Write[Any]] = []
+        self._waiting: list[_Write[Any, Any]] = []
         #: a thread commits, or has been told to
         self._committing = False
 
@@ -60,13 +63,10 @@ class SharedCommits(Database):
         """Do what follows a commit of so many writes, while no other begins; never fails."""
 
     def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction and return its result once that is committed.
+        return self.write_together(lambda transaction, _: [work(transaction)], None)
 
-        Of the threads that come at the same moment one commits for all, in the order they came. `work` may be run
-        twice, so it must do nothing but read and write through its Transaction.
-        Raises DatabaseUnavailable when nothing was stored.
-        """
-        write = _Write(work)
+    def write_together(self, work: Callable[[Transaction, list[I]], list[T]], item: I) -> T:
+        write = _Write(work, item)
         with self._changing:
             self._waiting.append(write)
             waits, self._committing = self._committing, True
@@ -79,7 +79,7 @@ class SharedCommits(Database):
             raise write.error
         return write.result
 
-    def _take_waiting(self) -> list[_Write[Any]]:
+    def _take_waiting(self) -> list[_Write[Any, Any]]:
         with self._changing:
             writes, self._waiting = self._waiting, []
         return writes
@@ -91,9 +91,9 @@ class SharedCommits(Database):
             if self._waiting:
                 self._waiting[0].pending.release()
 
-    def _commit(self, take: Callable[[], list[_Write[Any]]]) -> None:
+    def _commit(self, take: Callable[[], list[_Write[Any, Any]]]) -> None:
         """Run in one transaction what `take` gives once that has begun, and tell each write how it ended."""
-        writes: list[_Write[Any]] = []
+        writes: list[_Write[Any, Any]] = []
         try:
             with self._transaction() as transaction:
                 writes = take()
@@ -114,13 +114,13 @@ class SharedCommits(Database):
         self._committed(transaction, len(results))
 
 
-def _results(transaction: Transaction, writes: list[_Write[Any]]) -> list[Any]:
-    """Run writes one after the other, up to one that has to be put off."""
+def _results(transaction: Transaction, writes: list[_Write[Any, Any]]) -> list[Any]:
+    """Run writes in their order, those of one kind together, up to one that has to be put off."""
     results: list[Any] = []
-    for write in writes:
+    for work, group in itertools.groupby(writes, key=lambda write: write.work):
         transaction.may_be_put_off = bool(results)
         try:
-            results.append(write.work(transaction))
+            results += work(transaction, [write.item for write in group])
         except Later:
             break
     return results

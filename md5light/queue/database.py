@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from md5light.errors import DatabaseError, DatabaseUnavailable
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - what is written
 Row = dict[str, Any]
 
 SCHEMA = Path(__file__).with_name("schema")
@@ -57,6 +58,10 @@ class Transaction(ABC):
     @abstractmethod
     def run(self, sql: str, **parameters: object) -> int:
         """Run one statement and return how many rows it changed."""
+
+    @abstractmethod
+    def run_many(self, sql: str, rows: list[Row]) -> int:
+        """Run one statement with each of `rows` as its parameters and return how many rows were changed in all."""
 
     @abstractmethod
     def lock(self, name: str, *, wait: bool = True) -> bool:
@@ -109,6 +114,13 @@ class Database(ABC):
 
         `work` may be run twice, so it must do nothing but read and write through its Transaction.
         Raises DatabaseUnavailable when nothing was stored.
+        """
+
+    @abstractmethod
+    def write_together(self, work: Callable[[Transaction, list[I]], list[T]], item: I) -> T:
+        """Write as `write` does, with whatever items other threads bring for the same `work` at the same moment.
+
+        `work` returns a result for each item. Where it raises, it is run again for each item alone.
         """
 
     @abstractmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ IS_DUE = "select 1 from jobs where due_at <= :now limit 1"
 
 DUE = """
     select id, host, status, attempts, max_attempts from jobs where due_at <= :now
-    order by due_at limit 1 for update skip locked
+    order by due_at limit :limit for update skip locked
 """
 
 COUNT_RUNNING = """
@@ -75,7 +76,7 @@ COUNT_RUNNING = """
 CLAIM = """
     update jobs set status = 'running', token = :token, worker = :worker, due_at = :lease_end,
         attempts = attempts + 1, started_at = :now, bytes_done = 0, bytes_total = null
-    where id = :id returning *
+    where id in ({ids}) returning *
 """
 
 SET_ASIDE = """
@@ -151,8 +152,17 @@ JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: why a job ends that every worker left unfinished
 LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
 
-#: what another attempt starts without
-UNKNOWN = {field.name: None for field in dataclasses.fields(Hashed)}
+#: what SETTLE writes unless told otherwise
+UNKNOWN: Row = {
+    **{field.name: None for field in dataclasses.fields(Hashed)},
+    "error_code": None,
+    "error_message": None,
+    "untried": 0,
+}
+
+
+class Apart(Exception):
+    """Of claims that were to be settled together some are not valid any more."""
 
 
 class QueueFull(Md5lightError):
@@ -176,6 +186,15 @@ class Progress:
     job: Job
     bytes_done: int
     bytes_total: int | None
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How an attempt at a job ended, and the worker that wants the next one."""
+
+    job: Job
+    outcome: Hashed | Failure
+    next_for: str | None = None
 
 
 class Queue:
@@ -325,9 +344,9 @@ class Queue:
         """Take the job that has been due longest, None when none is due; counts as an attempt."""
         if not self._database.read(lambda transaction: transaction.one(IS_DUE)):
             return None  # found without the write lock, for the sake of idle workers
-        job, given_up = self._database.write(lambda transaction: self._claim(transaction, worker))
+        jobs, given_up = self._database.write(lambda transaction: self._claim(transaction, worker))
         _tell(given_up)
-        return job
+        return jobs[0] if jobs else None
 
     def renew(self, running: Iterable[Progress]) -> list[Job]:
         """Put off the end of the leases and note the progress; returns the jobs that are this worker's no more."""
@@ -356,11 +375,8 @@ class Queue:
         job claimed. A finished job's mail is owed from the same transaction on.
         """
 
-        def work(transaction: Transaction) -> tuple[str, tuple[Job | None, list[str]]]:
-            status = self._settle(transaction, job, outcome)
-            return status, self._claim(transaction, next_for, wait=False) if next_for else (None, [])
-
-        status, (following, given_up) = self._database.write(work)
+        ended = _Ended(job, outcome, next_for)
+        status, following, given_up = self._database.write_together(self._settle_together, ended)
         _tell(given_up)
         return status, following
 
@@ -368,8 +384,8 @@ class Queue:
         """Give a job back untried; False when it was this worker's no more."""
 
         def work(transaction: Transaction) -> bool:
-            now = transaction.now()
-            return self._write_settled(transaction, job, "queued", due_at=now, untried=1)
+            row = _settled(job, "queued", transaction.now(), due_at=transaction.now(), untried=1)
+            return self._write_settled(transaction, [job], [row])
 
         return self._database.write(work)
 
@@ -423,105 +439,142 @@ class Queue:
         self._submits_before_count -= 1
         return True
 
-    def _claim(self, transaction: Transaction, worker: str, *, wait: bool = True) -> tuple[Job | None, list[str]]:
-        """Take the first job that may run; returns it and the ids of those that were given up on the way.
+    def _claim(
+        self, transaction: Transaction, worker: str, count: int = 1, *, wait: bool = True
+    ) -> tuple[list[Job], list[str]]:
+        """Take the first `count` jobs that may run; returns them and the ids of those given up on the way.
 
         One who holds a host's lock must not `wait` for another one's.
         """
+        jobs: list[Job] = []
         given_up: list[str] = []
-        while row := transaction.one(DUE):
-            if row["status"] == "running":  # its worker died or lost it; it still counts among its host's
-                if row["attempts"] < row["max_attempts"]:
-                    return self._take(transaction, row["id"], worker), given_up
-                self._give_up_lost(transaction, row["id"])
-                given_up.append(row["id"])
-            elif not self._lock_host(transaction, row["host"], wait=wait):
-                return None, given_up
-            elif self._per_host and self._running(transaction, row["host"]) >= self._per_host:
-                transaction.run(SET_ASIDE, host=row["host"])
-            else:
-                return self._take(transaction, row["id"], worker), given_up
-        return None, given_up
+        while len(jobs) < count:
+            rows = transaction.all(DUE, limit=count - len(jobs))
+            lost = [row["id"] for row in rows if self._is_lost_for_good(transaction, row, wait=wait)]
+            fit, full = self._fitting(transaction, [row for row in rows if row["id"] not in lost], wait=wait)
+            given_up += self._give_up_lost(transaction, lost)
+            jobs += self._take(transaction, fit, worker)
+            for host in full:
+                transaction.run(SET_ASIDE, host=host)
+            if not lost and not full:  # there are no more, or others hold the locks of their hosts
+                break
+        return jobs, given_up
 
-    def _take(self, transaction: Transaction, job_id: str, worker: str) -> Job:
-        row = transaction.one(
-            CLAIM,
-            id=job_id,
+    def _is_lost_for_good(self, transaction: Transaction, row: Row, *, wait: bool) -> bool:
+        """Tell whether a due job's workers all died or lost it, as often as it may be tried."""
+        exhausted = row["status"] == "running" and row["attempts"] >= row["max_attempts"]
+        return exhausted and self._lock_host(transaction, row["host"], wait=wait)
+
+    def _fitting(self, transaction: Transaction, rows: list[Row], *, wait: bool) -> tuple[list[str], list[str]]:
+        """Tell the ids of due jobs that may run, and the hosts of which no more may."""
+        ids = [row["id"] for row in rows if row["attempts"] < row["max_attempts"] and self._counts_already(row)]
+        full = []
+        new = [row for row in rows if not self._counts_already(row)]
+        for host in dict.fromkeys(row["host"] for row in new):
+            if self._lock_host(transaction, host, wait=wait):
+                waiting = [row["id"] for row in new if row["host"] == host]
+                room = max(0, self._per_host - self._running(transaction, host))
+                ids += waiting[:room]
+                full += [host] * (len(waiting) > room)
+        return ids, full
+
+    def _counts_already(self, row: Row) -> bool:
+        """Tell whether a due job takes none of its host's room: its worker died or lost it, or there is no limit."""
+        return not self._per_host or row["status"] == "running"
+
+    def _take(self, transaction: Transaction, ids: list[str], worker: str) -> list[Job]:
+        if not ids:
+            return []
+        named = {f"id{number}": job_id for number, job_id in enumerate(ids)}
+        rows = transaction.all(
+            CLAIM.format(ids=", ".join(f":{name}" for name in named)),
             token=str(uuid.uuid4()),
             worker=worker,
             lease_end=transaction.now() + self._lease_seconds,
+            **named,
         )
-        assert row is not None  # noqa: S101 - it was selected in this very transaction
-        return Job(**row)
+        return [Job(**row) for row in rows]
 
     def _running(self, transaction: Transaction, host: str) -> int:
         row = transaction.one(COUNT_RUNNING, host=host)
         return int(row["running"]) if row else 0
 
-    def _give_up_lost(self, transaction: Transaction, job_id: str) -> None:
-        job = self._take(transaction, job_id, "nobody")
-        self._settle(transaction, job, LOST, untried=1)
+    def _give_up_lost(self, transaction: Transaction, ids: list[str]) -> list[str]:
+        jobs = self._take(transaction, ids, "nobody")
+        if jobs:
+            self._settle(transaction, [_Ended(job, LOST) for job in jobs], untried=1)
+        return ids
 
-    def _settle(self, transaction: Transaction, job: Job, outcome: Hashed | Failure, *, untried: int = 0) -> str:
+    def _settle_together(
+        self, transaction: Transaction, ended: list[_Ended]
+    ) -> list[tuple[str, Job | None, list[str]]]:
+        """Settle what several threads bring at the same moment, and claim as many jobs for them."""
+        statuses = self._settle(transaction, ended)
+        following: dict[str | None, list[Job]] = {}
+        lost: list[str] = []
+        for worker, count in Counter(each.next_for for each in ended).items():
+            if worker:
+                following[worker], given_up = self._claim(transaction, worker, count, wait=False)
+                lost += given_up
+        results: list[tuple[str, Job | None, list[str]]] = []
+        for each, status in zip(ended, statuses, strict=True):
+            jobs = following.get(each.next_for)
+            results.append((status, jobs.pop(0) if jobs else None, lost))
+            lost = []  # it is enough that one tells of them
+        return results
+
+    def _settle(self, transaction: Transaction, ended: list[_Ended], *, untried: int = 0) -> list[str]:
         now = transaction.now()
-        status, due_at = "queued", None
-        values: Row = dict(UNKNOWN)
-        if isinstance(outcome, Hashed):
-            status, values = "done", vars(outcome)
-        elif isinstance(outcome, PermanentFailure) or job.attempts >= job.max_attempts:
-            status = "failed"
-        else:
-            at_least = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
-            due_at = now + backoff_seconds(job.attempts, self._retry_seconds, at_least or 0)
-        failure = None if isinstance(outcome, Hashed) else outcome
-        stored = self._write_settled(
-            transaction, job, status, due_at=due_at, untried=untried, failure=failure, **values
-        )
-        if not stored:
-            return "lost"
-        if status != "queued":
-            code = failure.code if failure else ""
-            seconds = now - job.created_at
-            totals.add_finished(transaction, status, code, values["size"] or 0, seconds)
-            if job.email:
-                outbox.owe(transaction, job.id, job.email)
-        return status
+        rows = [self._settled(each.job, each.outcome, now, untried) for each in ended]
+        if not self._write_settled(transaction, [each.job for each in ended], rows):
+            return ["lost"] * len(ended)
+        for each, row in zip(ended, rows, strict=True):
+            if row["finished_at"] is not None:
+                seconds = now - each.job.created_at
+                totals.add_finished(transaction, row["status"], row["error_code"] or "", row["size"] or 0, seconds)
+                if each.job.email:
+                    outbox.owe(transaction, each.job.id, each.job.email)
+        return [row["status"] for row in rows]
 
-    def _write_settled(
-        self,
-        transaction: Transaction,
-        job: Job,
-        status: str,
-        *,
-        due_at: float | None,
-        untried: int = 0,
-        failure: Failure | None = None,
-        **values: object,
-    ) -> bool:
-        """Write under the fence that a claim has ended, and let the next job of its host come up."""
-        self._lock_host(transaction, job.host)
-        changed = transaction.run(
-            SETTLE,
-            **{**UNKNOWN, **values},
-            id=job.id,
-            token=job.token,
-            status=status,
-            due_at=due_at,
-            finished_at=transaction.now() if due_at is None else None,
-            untried=untried,
-            error_code=failure and failure.code,
-            error_message=failure and failure.message,
-        )
+    def _settled(self, job: Job, outcome: Hashed | Failure, now: float, untried: int) -> Row:
+        """Tell what is written of an attempt that ended so."""
+        if isinstance(outcome, Hashed):
+            return _settled(job, "done", now, **vars(outcome))
+        error: Row = {"error_code": outcome.code, "error_message": outcome.message, "untried": untried}
+        if isinstance(outcome, PermanentFailure) or job.attempts >= job.max_attempts:
+            return _settled(job, "failed", now, **error)
+        at_least = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
+        wait = backoff_seconds(job.attempts, self._retry_seconds, at_least or 0)
+        return _settled(job, "queued", now, due_at=now + wait, **error)
+
+    def _write_settled(self, transaction: Transaction, jobs: list[Job], rows: list[Row]) -> bool:
+        """Write under the fence that claims have ended, and let the next jobs of their hosts come up.
+
+        False when none was valid any more; raises Apart when some were, who are then settled one by one.
+        """
+        hosts = sorted({job.host for job in jobs})  # in one order, so that nobody waits for each other
+        for host in hosts:
+            self._lock_host(transaction, host)
+        changed = transaction.run_many(SETTLE, rows)
+        if 0 < changed < len(rows):
+            raise Apart
         if changed:
-            self._admit(transaction, job.host)
-        return changed == 1
+            self._admit(transaction, *hosts)
+        return changed > 0
 
     def _lock_host(self, transaction: Transaction, host: str, *, wait: bool = True) -> bool:
         """Let nobody else count or change how many of the host's jobs run, until the commit."""
         return not self._per_host or transaction.lock(f"host {host}", wait=wait)
 
-    def _admit(self, transaction: Transaction, host: str) -> None:
-        transaction.run(ADMIT, host=host, slots=self._per_host or 1000)
+    def _admit(self, transaction: Transaction, *hosts: str) -> None:
+        transaction.run_many(ADMIT, [{"host": host, "slots": self._per_host or 1000} for host in hosts])
+
+
+def _settled(job: Job, status: str, now: float, *, due_at: float | None = None, **values: object) -> Row:
+    """Give the parameters of SETTLE; without `due_at` the job has ended."""
+    finished_at = now if due_at is None else None
+    fence = {"id": job.id, "token": job.token}
+    return {**UNKNOWN, **values, **fence, "status": status, "due_at": due_at, "finished_at": finished_at}
 
 
 def _tell(given_up: list[str]) -> None:

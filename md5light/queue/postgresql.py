@@ -95,6 +95,12 @@ class PostgreSQLTransaction(Transaction):
     def run(self, sql: str, **parameters: object) -> int:
         return self._execute(sql, parameters).rowcount
 
+    def run_many(self, sql: str, rows: list[Row]) -> int:
+        """Run a statement for each row in one round trip; libpq sends them without waiting for each answer."""
+        self.may_be_put_off = False
+        self._cursor.executemany(_translated(sql, self._now is not None), [{**row, "now": self._now} for row in rows])
+        return self._cursor.rowcount
+
     def lock(self, name: str, *, wait: bool = True) -> bool:
         """Lock, unless this transaction has done so before.
 

@@ -62,6 +62,9 @@ class SQLiteTransaction(Transaction):
     def run(self, sql: str, **parameters: object) -> int:
         return self._execute(sql, parameters).rowcount
 
+    def run_many(self, sql: str, rows: list[Row]) -> int:
+        return sum(self.run(sql, **row) for row in rows)
+
     def lock(self, name: str, *, wait: bool = True) -> bool:  # noqa: ARG002 - nobody else writes meanwhile
         return True
 
