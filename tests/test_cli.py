@@ -259,4 +259,5 @@ def test_verbose_goes_before_the_level_of_the_file(tmp_path: Path, start_service
     pool = start_service("md5light-worker", "-v", "--config", "config.ini", "--processes", "1")
     pool.logged('"event":"configured","file":"config.ini"')
     pool.logged('"event":"pool_started"')
+    pool.logged('"event":"worker_started"')
     assert pool.stop(signal.SIGTERM) == 0
