@@ -125,6 +125,7 @@ class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def __init__(self, count: int) -> None:
         super().__init__()
+        self.queue_logger.setLevel("ERROR")  # a warning for each request that waits would only add to a flood
         self.set_thread_count(count)
         self._writing = ThreadedTaskDispatcher()
         self._writing.set_thread_count(count)

@@ -92,3 +92,4 @@ def test_submissions_that_wait_for_the_database_let_others_pass(service: Service
             answer = requests.get(f"{service.url}/check?id=none", timeout=5)
             assert answer.status_code == 404
             assert answer.elapsed.total_seconds() < 1
+    assert "level=warning" not in service.commands[0].lines

@@ -509,7 +509,7 @@ def test_a_certificate_that_is_not_trusted_is_told_plainly(tmp_path: Path) -> No
 def test_an_address_that_is_none_is_wrong_usage(address: str, tmp_path: Path) -> None:
     with Postbox() as postbox:
         configure(tmp_path, host=postbox.host, port=postbox.port, security="none")
-        assert refused(mail_test(tmp_path, address), code=2).startswith("email must ")
+        assert refused(mail_test(tmp_path, address), code=2).startswith("The address must ")
         assert postbox.connections == 0
 
 

@@ -53,6 +53,7 @@ def error_code(answer: requests.Response) -> str:
     body = answer.json()
     assert list(body) == ["error"]
     assert list(body["error"]) == ["code", "message"]
+    assert re.fullmatch(r"[A-Z`].*\.", body["error"]["message"])  # a sentence
     assert answer.text == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     assert answer.headers["Content-Type"] == "application/json"
     code: str = body["error"]["code"]

@@ -45,11 +45,11 @@ def check_address(text: str, *, local_domains: bool) -> str:
     mail shows at the delivery.
     """
     if len(text) > MAX_ADDRESS_LENGTH:
-        raise Refused("invalid_email", f"email must have at most {MAX_ADDRESS_LENGTH} characters")
+        raise Refused("invalid_email", f"The address must have at most {MAX_ADDRESS_LENGTH} characters.")
     if not LOCAL_DOMAIN.search(text):
         return _checked(text)
     if not local_domains:
-        raise Refused("invalid_email", "email must not be in a local domain; [smtp] local_domains governs this")
+        raise Refused("invalid_email", "The address must not be in a local domain; [smtp] local_domains rules that.")
     # The library refuses local domains whatever it is told, so it is shown the name within a public one.
     return _checked(f"{text}.example").removesuffix(".example")
 
@@ -66,7 +66,7 @@ def _checked(text: str) -> str:
         valid = None
     address = valid and valid.ascii_email
     if not address or not PLAIN_ADDRESS.fullmatch(address):
-        raise Refused("invalid_email", "email must be one address such as name@example.org, in ASCII before the @")
+        raise Refused("invalid_email", "The address must be one such as name@example.org, in ASCII before the @.")
     return address
 
 
