@@ -16,12 +16,9 @@ from md5light import __version__, config, logs
 from md5light.config import Config
 from md5light.errors import ConfigError, Md5lightError, Refused
 from md5light.job import STATUSES
-from md5light.logs import Log
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-log = Log(__name__)
 
 #: what argparse exits with, too
 EXIT_USAGE = 2
@@ -209,7 +206,6 @@ def _run(
             changed = dataclasses.replace(getattr(loaded, section), **given)
             loaded = dataclasses.replace(loaded, **{section: changed})
         logs.setup(loaded.log, verbose=arguments.verbose)
-        log.debug("configured", file=config.find(arguments.config) or "none")
         sys.exit(1 if run(loaded) is False else 0)
 
 
