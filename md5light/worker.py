@@ -147,8 +147,10 @@ class Worker:
         if outcome is None:
             released = self._persist(lambda: self._queue.release(job))
             del self._running[job.id]
-            if released:  # else it was canceled, or another worker has it
+            if released:
                 log.info("released", job=job.id)
+            else:
+                _log_lost(job)
             return None
         next_for = None if self._stopping else self.name
         settled = self._persist(lambda: self._queue.settle(job, outcome, next_for=next_for))
@@ -172,7 +174,9 @@ class Worker:
             return TemporaryFailure("bad_response", "md5light could not make sense of the answer.")
 
     def _report(self, job: Job, status: str, outcome: Hashed | Failure, seconds: float) -> None:
-        if isinstance(outcome, Hashed):
+        if status == "lost":
+            _log_lost(job)
+        elif isinstance(outcome, Hashed):
             log.info(status, job=job.id, md5=outcome.md5, size=outcome.size, seconds=seconds)
         else:
             event = "retrying" if status == "queued" else status
@@ -303,6 +307,11 @@ class Worker:
             yield
         except DatabaseUnavailable as error:
             log.error("database_unavailable", reason=error)
+
+
+def _log_lost(job: Job) -> None:
+    """Tell that a claim ended meanwhile: the job was canceled, or another worker has it. That is no change of it."""
+    log.debug("lost", job=job.id)
 
 
 def _progress(entry: _Running) -> Progress:
