@@ -17,6 +17,7 @@ from md5light.job import Job, describe
 from md5light.mail import smtp
 from md5light.mail.mailer import Mailer, check_address, compose_trial
 from md5light.queue import POSTGRESQL, open_database
+from md5light.queue.copy import copy
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import Snapshot, Totals
@@ -162,6 +163,28 @@ def _print_changed(job: Job, arguments: argparse.Namespace) -> None:
         _print_json(describe(job))
     else:
         print(f"{job.id} {job.status}")
+
+
+def queue_copy(config: Config, arguments: argparse.Namespace) -> None:
+    """Copy the jobs of another database into the configured one."""
+    if _is_same(arguments.source, config.queue.database):
+        raise NotDone(f"{arguments.source} is the database that the jobs would be copied into")
+    jobs = copied = 0
+    with (
+        contextlib.closing(open_database(arguments.source, durable=False, create=False)) as source,
+        contextlib.closing(open_database(config.queue.database, durable=True)) as target,
+    ):
+        for found, new in copy(source, target):
+            jobs, copied = jobs + found, copied + new
+    if arguments.json:
+        _print_json({"copied": copied, "present": jobs - copied})
+    else:
+        print(f"{copied} of {jobs} jobs copied, {jobs - copied} were there already")
+
+
+def _is_same(one: str, other: str) -> bool:
+    files = Path(one), Path(other)
+    return one == other or (all(file.exists() for file in files) and files[0].samefile(files[1]))
 
 
 # --- the service -----------------------------------------------------------------------------------------------

@@ -77,6 +77,15 @@ def main() -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_config(commands)
     _add_jobs(commands)
+    queue = _group(commands, "queue", "move to another database", "copy")
+    copy = _command(
+        queue,
+        "queue copy",
+        "copy the jobs of another database into the configured one",
+        "queue copy /var/lib/md5light/md5light.sqlite3",
+    )
+    copy.add_argument("source", metavar="DATABASE", help="an SQLite file, or postgresql://…; nobody may be using it")
+    _add_json(copy)
     stats = _command(commands, "stats", "tell what goes on and what has been counted", "stats --json")
     _add_json(stats)
     mail = _group(commands, "mail", "try the delivery of mails", "test")

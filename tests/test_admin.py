@@ -132,6 +132,7 @@ COMMANDS = [
     "jobs retry",
     "jobs cancel",
     "jobs purge",
+    "queue copy",
     "stats",
     "mail test",
 ]
