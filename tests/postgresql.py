@@ -15,10 +15,11 @@ from typing import Any
 
 import psycopg
 
+from tests.network import Host
 from tests.waiting import wait_until
 
 #: durable as in production: only what tests don't need is smaller
-SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
+SETTINGS = {"unix_socket_directories": "", "max_connections": "200"}
 
 #: neither server runs as root
 UNPRIVILEGED: dict[str, Any] = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
@@ -47,17 +48,22 @@ def binaries() -> Path:
 
 
 class PostgreSQLServer:
-    """A server with a folder of its own, run by an unprivileged user as PostgreSQL demands."""
+    """A server with a folder of its own, run by an unprivileged user as PostgreSQL demands, on a `host` if given."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = host
+        self._address = host.address if host else "127.0.0.1"
         self._folder = Path(tempfile.mkdtemp(prefix="md5light-postgresql-"))
         self._data = self._folder / "data"
         self.port = _free_port()
         if UNPRIVILEGED:
             shutil.chown(self._folder, "nobody")
         self._run("initdb", "-D", self._data, "-U", "md5light", "-A", "trust", "--no-locale", "-E", "UTF8")
+        settings = {**SETTINGS, "port": self.port, "listen_addresses": self._address}
         with (self._data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{key} = '{value}'\n" for key, value in {**SETTINGS, "port": self.port}.items())
+            file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
+        with (self._data / "pg_hba.conf").open("a") as file:
+            file.write("host all all samenet trust\n")
         self.start()
 
     def start(self) -> None:
@@ -72,7 +78,7 @@ class PostgreSQLServer:
         shutil.rmtree(self._folder)
 
     def location(self, database: str = "postgres") -> str:
-        return f"postgresql://md5light@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://md5light@{self._address}:{self.port}/{database}"
 
     @contextlib.contextmanager
     def database(self, name: str) -> Iterator[str]:
@@ -84,7 +90,11 @@ class PostgreSQLServer:
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(binaries() / program), *map(str, arguments)]
-        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **UNPRIVILEGED)
+        options = UNPRIVILEGED
+        if self._host:  # root enters it, nobody goes on
+            user = ["setpriv", "--reuid=nobody", f"--regid={UNPRIVILEGED['group']}", "--clear-groups"]
+            command, options = [*self._host.enter, *user, *command], {}
+        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **options)
         output.check_returncode()
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import requests
 
+from tests.network import Host
 from tests.waiting import wait_until
 
 ENDED = ("done", "failed")
@@ -41,13 +42,16 @@ TEST_SETTINGS: dict[str, dict[str, object]] = {
 class Command:
     """One of the commands, running; its log can be read while it runs."""
 
-    def __init__(self, log: Path, function: str, *arguments: str, cwd: Path) -> None:
+    def __init__(self, log: Path, function: str, *arguments: str, cwd: Path, host: Host | None = None) -> None:
         self.log = log
         program = f"from md5light.cli import {function}; {function}()"
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program, *arguments], stderr=stderr, cwd=cwd, env=environment
+                [*(host.enter if host else []), sys.executable, "-c", program, *arguments],
+                stderr=stderr,
+                cwd=cwd,
+                env=environment,
             )
 
     @property
@@ -88,6 +92,9 @@ class Command:
 class Service:
     """A server and pools over one database in `folder`."""
 
+    #: where its commands run, if not on this machine
+    host: Host | None = None
+
     def __init__(self, folder: Path, **settings: Mapping[str, object]) -> None:
         self.folder = folder
         self.config = folder / "config.ini"
@@ -111,7 +118,7 @@ class Service:
 
     def start(self, function: str, *arguments: str) -> Command:
         log = self.folder / f"{function}-{len(self.commands)}.log"
-        command = Command(log, function, "--config", str(self.config), *arguments, cwd=self.folder)
+        command = Command(log, function, "--config", str(self.config), *arguments, cwd=self.folder, host=self.host)
         self.commands.append(command)
         return command
 
