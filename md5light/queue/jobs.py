@@ -1,4 +1,4 @@
-"""The queue: every statement about jobs, and the rules by which they change hands.
+"""The queue: the rules by which jobs change hands.
 
 A job is due when `due_at <= now`: newly submitted, after a back-off, or because its claim was not renewed. A
 claim hands out a token, and what a worker says of the job counts only while the row still holds that token.
@@ -20,131 +20,11 @@ from md5light.errors import Failure, Md5lightError, PermanentFailure, TemporaryF
 from md5light.job import Hashed, Job
 from md5light.logs import Log
 from md5light.queue import outbox, totals
+from md5light.queue import statements as sql
 from md5light.queue.backoff import LONGEST_SECONDS, backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
 
 log = Log(__name__)
-
-SUBMIT = """
-    insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at)
-    values (:id, :url, :host, :email, :client, 'queued', :now, :max_attempts, :now)
-"""
-
-# The oldest of the latest `limit` submissions within the window: when it leaves, there is room for another.
-
-CLIENT_LIMIT = """
-    select created_at from jobs where client = :client and created_at > :since
-    order by created_at desc limit 1 offset :limit - 1
-"""
-
-RECIPIENT_LIMIT = """
-    select created_at from jobs where lower(email) = lower(:email) and email is not null and created_at > :since
-    order by created_at desc limit 1 offset :limit - 1
-"""
-
-JOBS = """
-    select jobs.*, coalesce(outbox.status, case when jobs.email is null or jobs.finished_at is not null
-        then 'none' else 'waiting' end) as mail
-    from jobs left join outbox on outbox.job_id = jobs.id
-"""
-
-GET = f"{JOBS} where jobs.id = :id"
-
-# The ids come first, so that nothing but dates and ids is sorted.
-
-NEWEST = "select id from jobs order by created_at desc, id limit :limit"
-
-NEWEST_OF_STATUS = "select id from jobs where status = :status order by created_at desc, id limit :limit"
-
-LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
-
-COUNT_UNFINISHED = """
-    select count(*) as unfinished from (select 1 from jobs where finished_at is null limit :limit) as counted
-"""
-
-IS_DUE = "select 1 from jobs where due_at <= :now limit 1"
-
-DUE = """
-    select id, host, status, attempts, max_attempts from jobs where due_at <= :now
-    order by due_at limit :limit for update skip locked
-"""
-
-COUNT_RUNNING = """
-    select count(*) as running from jobs where host = :host and status = 'running' and finished_at is null
-"""
-
-CLAIM = """
-    update jobs set status = 'running', token = :token, worker = :worker, due_at = :lease_end,
-        attempts = attempts + 1, started_at = :now, bytes_done = 0, bytes_total = null
-    where id in ({ids}) returning *
-"""
-
-SET_ASIDE = """
-    update jobs set due_at = null where id in (
-        select id from jobs where host = :host and status = 'queued' and due_at <= :now and finished_at is null
-        limit 1000 for update skip locked)
-"""
-
-ADMIT = """
-    update jobs set due_at = created_at where id in (
-        select id from jobs where host = :host and status = 'queued' and due_at is null and finished_at is null
-        order by created_at limit (
-            select case when count(*) < :slots then :slots - count(*) else 0 end
-            from jobs where host = :host and status = 'running' and finished_at is null))
-"""
-
-# Every write of a worker goes through one of these two: they are the fence.
-
-RENEW = """
-    update jobs set due_at = :lease_end, bytes_done = :bytes_done, bytes_total = :bytes_total
-    where id = :id and token = :token
-"""
-
-SETTLE = """
-    update jobs set status = :status, due_at = :due_at, finished_at = :finished_at, attempts = attempts - :untried,
-        bytes_done = coalesce(:size, bytes_done), bytes_total = coalesce(:size, bytes_total),
-        md5 = :md5, size = :size, final_url = :final_url, content_type = :content_type, etag = :etag,
-        last_modified = :last_modified, error_code = :error_code, error_message = :error_message,
-        token = null, worker = null
-    where id = :id and token = :token
-"""
-
-CANCEL = """
-    update jobs set status = 'canceled', due_at = null, finished_at = :now, token = null, worker = null
-    where id = :id and finished_at is null
-"""
-
-RETRY = """
-    update jobs set status = 'queued', due_at = :now, attempts = 0, started_at = null, finished_at = null,
-        bytes_done = 0, bytes_total = null, error_code = null, error_message = null
-    where id = :id and status in ('failed', 'canceled')
-"""
-
-# A lease that runs lies within its length from now: so much of the index by due_at is looked through.
-
-FREE = """
-    update jobs set due_at = :now, token = null, worker = null
-    where due_at > :now and due_at <= :now + :lease and worker = :worker
-"""
-
-# No end of a back-off or of a lease lies further ahead than this, unless the clock was set back.
-
-PULL_IN = """
-    update {table} set due_at = :now + case when token is not null then :lease when attempts = 0 then 0 else :wait end
-    where due_at > :now + case when token is not null then :lease when attempts = 0 then 0 else :wait end
-        and due_at > :now
-"""
-
-PURGE = """
-    delete from jobs where id in (
-        select id from jobs where finished_at < :before
-            and not exists (select 1 from outbox where job_id = jobs.id and due_at is not null)
-        order by finished_at limit :rows)
-"""
-
-PROBE = """
-    insert into probe (id, probed_at) values (1, :now) on conflict (id) do update set probed_at = excluded.probed_at
-"""
 
 #: the form of an id, as uuid4() is written
 JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -152,7 +32,7 @@ JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: why a job ends that every worker left unfinished
 LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
 
-#: what SETTLE writes unless told otherwise
+#: what sql.SETTLE writes unless told otherwise
 UNKNOWN: Row = {
     **{field.name: None for field in dataclasses.fields(Hashed)},
     "error_code": None,
@@ -254,7 +134,7 @@ class Queue:
             refusal = self._refusal(transaction, email, client)
             if refusal is None:
                 transaction.run(
-                    SUBMIT,
+                    sql.SUBMIT,
                     id=job_id,
                     url=url,
                     host=host,
@@ -274,12 +154,12 @@ class Queue:
         """Return the job as it stands, None when there is none of this id."""
         if not JOB_ID.fullmatch(job_id):  # not every engine takes every text
             return None
-        row = self._database.read(lambda transaction: transaction.one(GET, id=job_id))
+        row = self._database.read(lambda transaction: transaction.one(sql.GET, id=job_id))
         return Job(**row) if row else None
 
     def newest(self, limit: int, status: str | None = None) -> list[Job]:
         """Return the jobs submitted last, of one status or of all, the newest first."""
-        statement = LIST.format(ids=NEWEST_OF_STATUS if status else NEWEST)
+        statement = sql.LIST.format(ids=sql.NEWEST_OF_STATUS if status else sql.NEWEST)
         parameters = {"status": status} if status else {}
         rows = self._database.read(lambda transaction: transaction.all(statement, limit=limit, **parameters))
         return [Job(**row) for row in rows]
@@ -293,7 +173,7 @@ class Queue:
             return False
 
         def work(transaction: Transaction) -> bool:
-            retried = transaction.run(RETRY, id=job_id) == 1
+            retried = transaction.run(sql.RETRY, id=job_id) == 1
             if retried:
                 outbox.disown(transaction, job_id)
                 transaction.ring()
@@ -307,10 +187,10 @@ class Queue:
             return False
 
         def work(transaction: Transaction) -> bool:
-            row = transaction.one(GET, id=job_id)
+            row = transaction.one(sql.GET, id=job_id)
             if row:
                 self._lock_host(transaction, row["host"])
-            canceled = row is not None and transaction.run(CANCEL, id=job_id) == 1
+            canceled = row is not None and transaction.run(sql.CANCEL, id=job_id) == 1
             if row and canceled:
                 totals.add(transaction, ("finished", "canceled", 1))
                 self._admit(transaction, row["host"])
@@ -325,7 +205,7 @@ class Queue:
         """
 
         def work(transaction: Transaction) -> int:
-            return transaction.run(PURGE, before=transaction.now() - older_than_seconds, rows=rows)
+            return transaction.run(sql.PURGE, before=transaction.now() - older_than_seconds, rows=rows)
 
         return self._database.write(work)
 
@@ -334,7 +214,7 @@ class Queue:
 
         def work(transaction: Transaction) -> None:
             self._database.check_schema(transaction)
-            transaction.run(PROBE)
+            transaction.run(sql.PROBE)
 
         self._database.write(work)
 
@@ -342,7 +222,7 @@ class Queue:
 
     def claim(self, worker: str) -> Job | None:
         """Take the job that has been due longest, None when none is due; counts as an attempt."""
-        if not self._database.read(lambda transaction: transaction.one(IS_DUE)):
+        if not self._database.read(lambda transaction: transaction.one(sql.IS_DUE)):
             return None  # found without the write lock, for the sake of idle workers
         jobs, given_up = self._database.write(lambda transaction: self._claim(transaction, worker))
         _tell(given_up)
@@ -357,7 +237,7 @@ class Queue:
                 progress.job
                 for progress in running
                 if not transaction.run(
-                    RENEW,
+                    sql.RENEW,
                     id=progress.job.id,
                     token=progress.job.token,
                     lease_end=lease_end,
@@ -394,7 +274,7 @@ class Queue:
 
         def work(transaction: Transaction) -> int:
             transaction.ring()
-            return transaction.run(FREE, worker=worker, lease=self._lease_seconds)
+            return transaction.run(sql.FREE, worker=worker, lease=self._lease_seconds)
 
         return self._database.write(work)
 
@@ -403,7 +283,7 @@ class Queue:
 
         def work(transaction: Transaction) -> int:
             bounds = {"lease": self._lease_seconds, "wait": LONGEST_SECONDS}
-            return sum(transaction.run(PULL_IN.format(table=table), **bounds) for table in ("jobs", "outbox"))
+            return sum(transaction.run(sql.PULL_IN.format(table=table), **bounds) for table in ("jobs", "outbox"))
 
         return self._database.write(work)
 
@@ -413,12 +293,12 @@ class Queue:
         """Tell what speaks against storing one more job."""
         if client and self._submits_per_minute:
             transaction.lock(f"client {client}")
-            wait = _seconds_to_room(transaction, CLIENT_LIMIT, 60, self._submits_per_minute, client=client)
+            wait = _seconds_to_room(transaction, sql.CLIENT_LIMIT, 60, self._submits_per_minute, client=client)
             if wait:
                 return TooMany("too_many_submits", "There were too many submissions from this address.", wait)
         if email and self._mails_per_hour:
             transaction.lock(f"recipient {email.lower()}")
-            wait = _seconds_to_room(transaction, RECIPIENT_LIMIT, 3600, self._mails_per_hour, email=email)
+            wait = _seconds_to_room(transaction, sql.RECIPIENT_LIMIT, 3600, self._mails_per_hour, email=email)
             if wait:
                 return TooMany("too_many_mails", "There were too many mails to this recipient.", wait)
         return None if self._has_room(transaction) else QueueFull("too many jobs are waiting")
@@ -431,7 +311,7 @@ class Queue:
         """
         if self._submits_before_count <= 0:
             transaction.lock("unfinished")
-            row = transaction.one(COUNT_UNFINISHED, limit=self._max_unfinished)
+            row = transaction.one(sql.COUNT_UNFINISHED, limit=self._max_unfinished)
             room = self._max_unfinished - (row["unfinished"] if row else 0)
             if room <= 0:
                 return False
@@ -449,13 +329,13 @@ class Queue:
         jobs: list[Job] = []
         given_up: list[str] = []
         while len(jobs) < count:
-            rows = transaction.all(DUE, limit=count - len(jobs))
+            rows = transaction.all(sql.DUE, limit=count - len(jobs))
             lost = [row["id"] for row in rows if self._is_lost_for_good(transaction, row, wait=wait)]
             fit, full = self._fitting(transaction, [row for row in rows if row["id"] not in lost], wait=wait)
             given_up += self._give_up_lost(transaction, lost)
             jobs += self._take(transaction, fit, worker)
             for host in full:
-                transaction.run(SET_ASIDE, host=host)
+                transaction.run(sql.SET_ASIDE, host=host)
             if not lost and not full:  # there are no more, or others hold the locks of their hosts
                 break
         return jobs, given_up
@@ -487,7 +367,7 @@ class Queue:
             return []
         named = {f"id{number}": job_id for number, job_id in enumerate(ids)}
         rows = transaction.all(
-            CLAIM.format(ids=", ".join(f":{name}" for name in named)),
+            sql.CLAIM.format(ids=", ".join(f":{name}" for name in named)),
             token=str(uuid.uuid4()),
             worker=worker,
             lease_end=transaction.now() + self._lease_seconds,
@@ -496,7 +376,7 @@ class Queue:
         return [Job(**row) for row in rows]
 
     def _running(self, transaction: Transaction, host: str) -> int:
-        row = transaction.one(COUNT_RUNNING, host=host)
+        row = transaction.one(sql.COUNT_RUNNING, host=host)
         return int(row["running"]) if row else 0
 
     def _give_up_lost(self, transaction: Transaction, ids: list[str]) -> list[str]:
@@ -555,7 +435,7 @@ class Queue:
         hosts = sorted({job.host for job in jobs})  # in one order, so that nobody waits for each other
         for host in hosts:
             self._lock_host(transaction, host)
-        changed = transaction.run_many(SETTLE, rows)
+        changed = transaction.run_many(sql.SETTLE, rows)
         if 0 < changed < len(rows):
             raise Apart
         if changed:
@@ -567,11 +447,11 @@ class Queue:
         return not self._per_host or transaction.lock(f"host {host}", wait=wait)
 
     def _admit(self, transaction: Transaction, *hosts: str) -> None:
-        transaction.run_many(ADMIT, [{"host": host, "slots": self._per_host or 1000} for host in hosts])
+        transaction.run_many(sql.ADMIT, [{"host": host, "slots": self._per_host or 1000} for host in hosts])
 
 
 def _settled(job: Job, status: str, now: float, *, due_at: float | None = None, **values: object) -> Row:
-    """Give the parameters of SETTLE; without `due_at` the job has ended."""
+    """Give the parameters of sql.SETTLE; without `due_at` the job has ended."""
     finished_at = now if due_at is None else None
     fence = {"id": job.id, "token": job.token}
     return {**UNKNOWN, **values, **fence, "status": status, "due_at": due_at, "finished_at": finished_at}
@@ -583,8 +463,8 @@ def _tell(given_up: list[str]) -> None:
         log.info("failed", job=job_id, code=LOST.code, reason=LOST.message)
 
 
-def _seconds_to_room(transaction: Transaction, sql: str, window: float, limit: int, **key: str) -> float:
+def _seconds_to_room(transaction: Transaction, limited: str, window: float, limit: int, **key: str) -> float:
     """Tell in how many seconds one more fits into the sliding window; 0: now."""
     now = transaction.now()
-    row = transaction.one(sql, since=now - window, limit=limit, **key)
+    row = transaction.one(limited, since=now - window, limit=limit, **key)
     return float(row["created_at"]) + window - now if row else 0.0

@@ -25,7 +25,7 @@ from loopback import ROOT, figure, python, serving
 sys.path.insert(0, str(ROOT))
 
 from md5light.queue import open_database
-from md5light.queue.jobs import SUBMIT
+from md5light.queue.statements import SUBMIT
 from tests.service import Command, Service
 
 FILES = 3000
