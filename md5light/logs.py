@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from contextvars import ContextVar
 from datetime import datetime, timezone
@@ -14,6 +15,9 @@ from md5light.config import LogConfig
 
 #: id of the request that this thread answers, a field of each of its lines
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+#: what needs no quotes: printable ASCII without spaces, quotes and equals signs
+PLAIN = re.compile("[!#-<>-~]+")
 
 #: systemd's priorities (sd-daemon(3))
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -43,7 +47,11 @@ class Log:
 
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, event, extra={"fields": fields})
+            # Logger.log would look for the caller's file and line besides, which no line of ours names.
+            record = self._logger.makeRecord(
+                self._logger.name, level, "", 0, event, (), None, extra={"fields": fields}
+            )
+            self._logger.handle(record)
 
 
 class TextFormatter(logging.Formatter):
@@ -76,6 +84,8 @@ def setup(config: LogConfig, *, verbose: bool = False) -> None:
     formatter = JSONFormatter() if config.format == "json" else TextFormatter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter(formatter) if _is_journal(sys.stderr) else formatter)
+    # What no line of ours names need not be looked up for each (Python's logging HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # of the libraries only what is worth a look
@@ -111,5 +121,4 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _word(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    plain = text.isascii() and text.isprintable() and not any(c in text for c in ' "=') and text
-    return text if plain else json.dumps(text)
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
