@@ -76,7 +76,7 @@ class Hasher:
             self._start_piece(self._empty.get())
             return
         self._md5.update(piece)
-        if time.monotonic() - self._since < FAST_SECONDS:
+        if len(piece) >= SMALL_PIECE and time.monotonic() - self._since < FAST_SECONDS:
             if len(piece) < LARGE_PIECE:
                 piece = _memory(2 * len(piece))
             elif self._rings.acquire(blocking=False):

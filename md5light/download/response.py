@@ -30,13 +30,14 @@ CLOSE_SECONDS = 0.05
 FIRST_SECONDS = 0.01
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9]{2})(?: .*)?")
-HEADER = re.compile(rb"([^: \t][^:]*):[ \t]*(.*)", re.DOTALL)
+HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)", re.DOTALL)
+#: a line whose name is no token, such as one with a space
+ODD_HEADER = re.compile(rb"([^: \t][^:]*):[ \t]*(.*)", re.DOTALL)
 LENGTH = re.compile(r"0*([0-9]{1,18})")
-TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 NEVER = re.compile(rb"[\x00\r]")
 #: what the end of the body depends on: where readers may take a line for such a header or not, there is no checksum
-FRAMING = re.compile(rb"content-length|transfer-encoding")
+FRAMING = re.compile(rb"content-length|transfer-encoding", re.IGNORECASE)
 
 
 class NoAnswer(ConnectionError):
@@ -177,11 +178,12 @@ def _headers(reader: io.BufferedReader) -> dict[str, list[bytes]]:
 def _values(headers: dict[str, list[bytes]], line: bytes) -> list[bytes]:
     """Add the value in a line to the others of its name, and return them all."""
     match = HEADER.fullmatch(line)
-    name = match[1].lower() if match else b""
-    if not match or (not TOKEN.fullmatch(name) and FRAMING.search(name)):
-        raise _invalid("The server sent a header that is none.")
-    # A name that is none, with a space for instance, is kept, but nobody asks for it.
-    values = headers.setdefault(name.decode("latin-1"), [])
+    if not match:
+        # One whose name is none is kept, but nobody asks for it.
+        match = ODD_HEADER.fullmatch(line)
+        if not match or FRAMING.search(match[1]):
+            raise _invalid("The server sent a header that is none.")
+    values = headers.setdefault(match[1].decode("latin-1").lower(), [])
     values.append(match[2].rstrip(b" \t"))
     return values
 

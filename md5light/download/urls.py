@@ -10,6 +10,7 @@ import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 import idna
@@ -118,6 +119,7 @@ def _authority(authority: str, default_port: int) -> tuple[str, int]:
     return _host(match[1]), port
 
 
+@lru_cache(maxsize=256)  # many URLs have the same few hosts
 def _host(text: str) -> str:
     if not text:
         raise _refused("The URL has no host.")
