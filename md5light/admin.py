@@ -202,25 +202,23 @@ def stats(config: Config, arguments: argparse.Namespace) -> None:
 
 def _counted(snapshot: Snapshot) -> dict[str, object]:
     """Give a snapshot the form that is printed."""
-    totals = snapshot.totals
-    finished = {label: int(value) for (metric, label), value in totals.items() if metric == "finished"}
-    failures = {label.partition(" ")[2]: jobs for label, jobs in finished.items() if label.startswith("failed ")}
-    jobs = sum(value for (metric, _), value in totals.items() if metric == "duration_bucket")
+    failures = {code: jobs for (status, code), jobs in sorted(snapshot.finished.items()) if status == "failed"}
+    jobs = sum(snapshot.durations.values())
     return {
         "unfinished": {status: snapshot.unfinished.get(status, 0) for status in ("queued", "running")},
         "oldest_waiting_seconds": round(snapshot.oldest_waiting_seconds, 3),
         "finished": {
-            "done": finished.get("done", 0),
+            "done": snapshot.finished.get(("done", ""), 0),
             "failed": sum(failures.values()),
-            "canceled": finished.get("canceled", 0),
+            "canceled": snapshot.finished.get(("canceled", ""), 0),
         },
-        "failures": dict(sorted(failures.items())),
-        "mean_seconds": round(totals.get(("duration_sum", ""), 0) / jobs, 3) if jobs else None,
-        "hashed_bytes": int(totals.get(("hashed_bytes", ""), 0)),
+        "failures": failures,
+        "mean_seconds": round(snapshot.duration_seconds / jobs, 3) if jobs else None,
+        "hashed_bytes": snapshot.hashed_bytes,
         "mails": {
             "waiting": snapshot.mails_waiting,
-            "sent": int(totals.get(("mails", "sent"), 0)),
-            "failed": int(totals.get(("mails", "failed"), 0)),
+            "sent": snapshot.mails.get("sent", 0),
+            "failed": snapshot.mails.get("failed", 0),
         },
         "workers": snapshot.workers_alive,
         "last_worker_sign_seconds": snapshot.last_sign_seconds and round(snapshot.last_sign_seconds, 3),

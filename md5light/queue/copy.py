@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from md5light.queue import totals
 from md5light.queue.database import Database, Row, Transaction
 
 #: jobs read and stored in one transaction
@@ -18,11 +19,11 @@ MAILS = "select * from outbox where job_id > :after and job_id <= :last"
 
 INSERT = "insert into {table} ({columns}) values ({values}) on conflict do nothing"
 
-COUNTS = "select metric, label, sum(value) as value from totals group by metric, label"
-
 STORE_COUNT = """
-    insert into totals (metric, label, shard, value) values (:metric, :label, :shard, :value)
-    on conflict (metric, label, shard) do update set value = excluded.value
+    insert into totals (event, within, shard, events, bytes, seconds)
+    values (:event, :within, :shard, :events, :bytes, :seconds)
+    on conflict (event, within, shard) do update set events = excluded.events, bytes = excluded.bytes,
+        seconds = excluded.seconds
 """
 
 
@@ -39,7 +40,7 @@ def copy(source: Database, target: Database) -> Iterator[tuple[int, int]]:
         owed = {mail["job_id"]: mail for mail in mails}
         yield len(jobs), target.write(lambda writing: _store(writing, jobs, owed))  # noqa: B023
         after = last
-    counts = source.read(lambda reading: reading.all(COUNTS))
+    counts = source.read(lambda reading: reading.all(totals.READ))
     target.write(lambda writing: [writing.run(STORE_COUNT, **count, shard=COPIED) for count in counts])
 
 

@@ -27,8 +27,8 @@ class Transaction(ABC):
     writers: int
 
     def __init__(self) -> None:
-        #: amounts that are added up until the commit, by metric and label
-        self.counts: dict[tuple[str, str], float] = {}
+        #: events that are counted until the commit, by kind and time: how many, with how many bytes and seconds
+        self.counts: dict[tuple[str, float], tuple[int, int, float]] = {}
         #: done once, however often it was asked for, before the commit
         self._closing: dict[Callable[[Transaction], object], None] = {}
         #: new jobs of which idle workers are told after the commit

@@ -192,7 +192,7 @@ class Queue:
                 self._lock_host(transaction, row["host"])
             canceled = row is not None and transaction.run(sql.CANCEL, id=job_id) == 1
             if row and canceled:
-                totals.add(transaction, ("finished", "canceled", 1))
+                totals.add(transaction, "canceled")
                 self._admit(transaction, row["host"])
             return canceled
 

@@ -155,5 +155,5 @@ class Outbox:
             error_message=failure and failure.message,
         )
         if changed and status != "waiting":
-            totals.add(transaction, ("mails", status, 1))
+            totals.add(transaction, f"mail {status}")
         return changed == 1

@@ -6,7 +6,9 @@ nothing to read however many jobs there are or have been removed.
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 from md5light.queue.database import Database, Transaction
@@ -18,11 +20,16 @@ BUCKETS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0)
 ALIVE_SECONDS = 60.0
 
 ADD = """
-    insert into totals (metric, label, shard, value) values {rows}
-    on conflict (metric, label, shard) do update set value = totals.value + excluded.value
+    insert into totals (event, within, shard, events, bytes, seconds)
+    values (:event, :within, :shard, :events, :bytes, :seconds)
+    on conflict (event, within, shard) do update set events = totals.events + excluded.events,
+        bytes = totals.bytes + excluded.bytes, seconds = totals.seconds + excluded.seconds
 """
 
-READ = "select metric, label, sum(value) as value from totals group by metric, label"
+READ = """
+    select event, within, sum(events) as events, sum(bytes) as bytes, sum(seconds) as seconds from totals
+    group by event, within
+"""
 
 UNFINISHED = """
     select status, count(*) as jobs, min(created_at) as oldest from jobs where finished_at is null group by status
@@ -40,33 +47,27 @@ SIGN_OFF = "delete from workers where name = :name or seen_at < :forgotten"
 WORKERS = "select count(case when seen_at > :since then 1 end) as alive, max(seen_at) as seen_at from workers"
 
 
-def add(transaction: Transaction, *counts: tuple[str, str, float]) -> None:
-    """Add to the counts, each a metric, a label and an amount, when `transaction` is committed."""
-    for metric, label, amount in counts:
-        transaction.counts[metric, label] = transaction.counts.get((metric, label), 0) + amount
+def add(transaction: Transaction, event: str, *, within: float = 0, size: int = 0, seconds: float = 0) -> None:
+    """Count an event, one of those that took `seconds` and no more than `within`, when `transaction` is committed."""
+    events, size_so_far, seconds_so_far = transaction.counts.get((event, within), (0, 0, 0.0))
+    transaction.counts[event, within] = (events + 1, size_so_far + size, seconds_so_far + seconds)
     transaction.before_commit(_write)
 
 
 def add_finished(transaction: Transaction, status: str, code: str, size: int, seconds: float) -> None:
     """Count a job that has ended, `seconds` after it was submitted."""
-    bucket = next((end for end in BUCKETS if seconds <= end), float("inf"))
-    add(
-        transaction,
-        ("finished", f"{status} {code}".rstrip(), 1),
-        ("hashed_bytes", "", size),
-        ("duration_bucket", repr(bucket), 1),
-        ("duration_sum", "", seconds),
-    )
+    within = next((end for end in BUCKETS if seconds <= end), math.inf)
+    add(transaction, f"{status} {code}".rstrip(), within=within, size=size, seconds=seconds)
 
 
 def _write(transaction: Transaction) -> None:
-    """Write what was counted, in one statement, and in one order so that nobody waits for each other crosswise."""
-    counts = sorted(transaction.counts.items())
-    rows = ", ".join(f"(:metric{n}, :label{n}, :shard, :value{n})" for n in range(len(counts)))
-    parameters: dict[str, object] = {"shard": random.randrange(transaction.writers)}  # noqa: S311 - not a secret
-    for n, ((metric, label), value) in enumerate(counts):
-        parameters |= {f"metric{n}": metric, f"label{n}": label, f"value{n}": value}
-    transaction.run(ADD.format(rows=rows), **parameters)
+    """Write what was counted, in one order so that nobody waits for each other crosswise."""
+    shard = random.randrange(transaction.writers)  # noqa: S311 - not a secret
+    rows = [
+        {"event": event, "within": within, "shard": shard, "events": events, "bytes": size, "seconds": seconds}
+        for (event, within), (events, size, seconds) in sorted(transaction.counts.items())
+    ]
+    transaction.run_many(ADD, rows)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,15 @@ class Snapshot:
     workers_alive: int
     #: since the latest sign of life of any worker; None before the first
     last_sign_seconds: float | None
-    #: what was counted, by metric and label
-    totals: dict[tuple[str, str], float]
+    #: how many jobs have ended, by status and error code
+    finished: dict[tuple[str, str], int]
+    #: how many of them took longer than the bucket below and no longer than this one; canceled ones don't count
+    durations: dict[float, int]
+    #: the sum of those durations
+    duration_seconds: float
+    hashed_bytes: int
+    #: how many mails were sent or given up
+    mails: dict[str, int]
 
 
 class Totals:
@@ -114,11 +122,27 @@ def _snapshot(transaction: Transaction) -> Snapshot:
     oldest = unfinished["queued"]["oldest"] if "queued" in unfinished else now
     (workers,) = transaction.all(WORKERS, since=now - ALIVE_SECONDS)
     (waiting,) = transaction.all(MAILS_WAITING)
+    finished: Counter[tuple[str, str]] = Counter()
+    durations: Counter[float] = Counter()
+    mails: Counter[str] = Counter()
+    rows = transaction.all(READ)
+    for row in rows:
+        events, (what, _, which) = int(row["events"]), row["event"].partition(" ")
+        if what == "mail":
+            mails[which] += events
+        else:
+            finished[what, which] += events
+            if row["within"]:
+                durations[row["within"]] += events
     return Snapshot(
         unfinished={status: row["jobs"] for status, row in unfinished.items()},
         oldest_waiting_seconds=max(0.0, now - oldest),
         mails_waiting=waiting["mails"],
         workers_alive=workers["alive"],
         last_sign_seconds=None if workers["seen_at"] is None else max(0.0, now - workers["seen_at"]),
-        totals={(row["metric"], row["label"]): row["value"] for row in transaction.all(READ)},
+        finished=finished,
+        durations=durations,
+        duration_seconds=sum(row["seconds"] for row in rows),
+        hashed_bytes=sum(int(row["bytes"]) for row in rows),
+        mails=mails,
     )

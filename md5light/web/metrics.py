@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable
 
@@ -15,7 +16,6 @@ Sample = tuple[str, float]
 
 def render(snapshot: Snapshot) -> str:
     """Write `snapshot` as Prometheus reads it (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
-    totals = snapshot.totals
     version = f'{{version="{__version__}",python="{platform.python_version()}"}}'
     families: list[tuple[str, str, str, list[Sample]]] = [
         ("jobs", "gauge", "Unfinished jobs by status.", _unfinished(snapshot.unfinished)),
@@ -25,20 +25,15 @@ def render(snapshot: Snapshot) -> str:
             "Age of the job that has waited longest.",
             [("", snapshot.oldest_waiting_seconds)],
         ),
-        ("jobs_finished_total", "counter", "Finished jobs by status and error code.", _finished(totals)),
-        (
-            "hashed_bytes_total",
-            "counter",
-            "Bytes of done downloads.",
-            [("", totals.get(("hashed_bytes", ""), 0))],
-        ),
-        ("mails_total", "counter", "Mails by result.", _mails(totals)),
+        ("jobs_finished_total", "counter", "Finished jobs by status and error code.", _finished(snapshot.finished)),
+        ("hashed_bytes_total", "counter", "Bytes of done downloads.", [("", snapshot.hashed_bytes)]),
+        ("mails_total", "counter", "Mails by result.", _mails(snapshot.mails)),
         ("mails_waiting", "gauge", "Mails that are owed.", [("", snapshot.mails_waiting)]),
         ("workers", "gauge", "Worker processes alive.", [("", snapshot.workers_alive)]),
         ("build_info", "gauge", "Version of the program.", [(version, 1)]),
     ]
     lines = [line for family in families for line in _family(*family)]
-    return "\n".join([*lines, *_durations(totals), ""])
+    return "\n".join([*lines, *_durations(snapshot), ""])
 
 
 def _family(name: str, kind: str, meaning: str, samples: Iterable[Sample]) -> list[str]:
@@ -50,30 +45,26 @@ def _unfinished(jobs: dict[str, int]) -> list[Sample]:
     return [(f'{{status="{status}"}}', jobs.get(status, 0)) for status in ("queued", "running")]
 
 
-def _finished(totals: dict[tuple[str, str], float]) -> list[Sample]:
-    samples = [("done", ""), ("canceled", "")]
-    samples += [tuple(label.split(" ")) for metric, label in sorted(totals) if metric == "finished" and " " in label]  # type: ignore[misc]
-    return [
-        (f'{{status="{status}",code="{code}"}}', totals.get(("finished", f"{status} {code}".rstrip()), 0))
-        for status, code in samples
-    ]
+def _finished(jobs: dict[tuple[str, str], int]) -> list[Sample]:
+    ends = sorted({("done", ""), ("canceled", ""), *jobs})
+    return [(f'{{status="{status}",code="{code}"}}', jobs.get((status, code), 0)) for status, code in ends]
 
 
-def _mails(totals: dict[tuple[str, str], float]) -> list[Sample]:
-    return [(f'{{result="{result}"}}', totals.get(("mails", result), 0)) for result in ("failed", "sent")]
+def _mails(mails: dict[str, int]) -> list[Sample]:
+    return [(f'{{result="{result}"}}', mails.get(result, 0)) for result in ("failed", "sent")]
 
 
-def _durations(totals: dict[tuple[str, str], float]) -> list[str]:
+def _durations(snapshot: Snapshot) -> list[str]:
     """Write the histogram, whose buckets hold all that are not longer."""
-    name, sofar, samples = "job_duration_seconds", 0.0, []
-    for end in (*BUCKETS, float("inf")):
-        sofar += totals.get(("duration_bucket", repr(end)), 0)
-        samples.append((f'_bucket{{le="{_number(end)}"}}', sofar))
-    samples += [("_sum", totals.get(("duration_sum", ""), 0)), ("_count", sofar)]
+    name, sofar, samples = "job_duration_seconds", 0, []
+    for end in (*BUCKETS, math.inf):
+        sofar += snapshot.durations.get(end, 0)
+        samples.append((f'_bucket{{le="{_number(end)}"}}', float(sofar)))
+    samples += [("_sum", snapshot.duration_seconds), ("_count", sofar)]
     return _family(name, "histogram", "Time from submission to the end of a job.", samples)
 
 
 def _number(value: float) -> str:
-    if value == float("inf"):
+    if value == math.inf:
         return "+Inf"
     return str(int(value)) if value == int(value) else repr(float(value))

@@ -62,13 +62,15 @@ create table probe (
     probed_at double precision not null
 );
 
--- What has happened so far, for the metrics.
+-- What has happened so far, for the metrics: events of one kind, of which each took no more than `within` seconds.
 create table totals (
-    metric text not null,
-    label text not null,
+    event text not null,
+    within double precision not null,
     shard bigint not null,
-    value double precision not null,
-    primary key (metric, label, shard)
+    events double precision not null,
+    bytes double precision not null,
+    seconds double precision not null,
+    primary key (event, within, shard)
 );
 
 -- Workers that run, by their latest sign of life.
