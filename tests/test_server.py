@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -279,6 +280,16 @@ def test_a_full_queue_accepts_nothing(tmp_path: Path) -> None:
         assert int(answer.headers["Retry-After"]) > 0
         requests.delete(f"{service.url}/jobs/{first}", timeout=10)
         service.submit(FILE)
+
+
+def test_all_threads_stay_on_one_core(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        server = service.start_server()
+        threads = [int(task.name) for task in Path(f"/proc/{server.process.pid}/task").iterdir()]
+        cores = [os.sched_getaffinity(thread) for thread in threads]
+    assert len(threads) > 1
+    assert [len(each) for each in cores] == [1] * len(threads)
+    assert len(set.union(*cores)) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

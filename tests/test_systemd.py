@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import signal
 import socket
@@ -68,9 +69,13 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
 
 
 def test_both_services_have_the_same_sandbox() -> None:
-    own = {"ExecStart", "TimeoutStopSec", "LoadCredential", "SetCredential", "OOMPolicy"}
+    own = {"ExecStart", "TimeoutStopSec", "LoadCredential", "SetCredential", "OOMPolicy", "SystemCallFilter"}
     one, other = ({key: value for key, value in service_section(name).items() if key not in own} for name in SERVICES)
     assert one == other
+    server, worker = (
+        re.findall("^SystemCallFilter=(.*)", (UNITS / name).read_text(), re.MULTILINE) for name in SERVICES
+    )
+    assert server == [*worker, "sched_setaffinity"]
 
 
 def test_systemd_waits_as_long_as_a_stop_may_take() -> None:
