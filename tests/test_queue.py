@@ -107,6 +107,18 @@ def test_renewing_keeps_a_claim_and_shows_progress(queue: Queue, clock: Clock) -
     assert (stored(queue, job_id).bytes_done, stored(queue, job_id).bytes_total) == (10, 20)
 
 
+def test_a_lease_that_has_just_begun_is_not_put_off(queue: Queue, clock: Clock) -> None:
+    submit(queue)
+    job = queue.claim("w1")
+    assert job and job.due_at
+    clock.pass_(9)
+    queue.renew([Progress(job, 10, 20)])
+    assert stored(queue, job.id) == job._replace(bytes_done=10, bytes_total=20)
+    clock.pass_(2)
+    queue.renew([Progress(job, 15, 20)])
+    assert stored(queue, job.id).due_at == job.due_at + 11
+
+
 @pytest.mark.parametrize("outcome", [HASHED, BROKEN, REFUSED], ids=["done", "temporary", "permanent"])
 def test_a_worker_taken_for_dead_cannot_write(queue: Queue, clock: Clock, outcome: Hashed) -> None:
     job_id = submit(queue)

@@ -29,6 +29,9 @@ log = Log(__name__)
 #: the form of an id, as uuid4() is written
 JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+#: the part of a lease that has to be over before it is put off anew
+RENEWED_SHARE = 1 / 6
+
 #: why a job ends that every worker left unfinished
 LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
 
@@ -229,7 +232,10 @@ class Queue:
         return jobs[0] if jobs else None
 
     def renew(self, running: Iterable[Progress]) -> list[Job]:
-        """Put off the end of the leases and note the progress; returns the jobs that are this worker's no more."""
+        """Note the progress and put off the end of leases that have run for a while.
+
+        Returns the jobs that are this worker's no more.
+        """
 
         def work(transaction: Transaction) -> list[Job]:
             lease_end = transaction.now() + self._lease_seconds
@@ -241,6 +247,7 @@ class Queue:
                     id=progress.job.id,
                     token=progress.job.token,
                     lease_end=lease_end,
+                    renewed_long_ago=lease_end - RENEWED_SHARE * self._lease_seconds,
                     bytes_done=progress.bytes_done,
                     bytes_total=progress.bytes_total,
                 )
