@@ -42,6 +42,16 @@ os.write(write, b"whole")
 print(os.read(read, 5).decode(), signals.wait(60))
 """
 
+TAKEN_BY_ANOTHER_THREAD = """
+import signal, threading
+from md5light.signals import StopSignals
+signals = StopSignals(*StopSignals.BOTH)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, StopSignals.BOTH)
+print("ready")
+print(signals.wait(60), signals.count)
+"""
+
 WAITING = """
 import os, threading, time
 from md5light.signals import StopSignals
@@ -95,6 +105,14 @@ def test_a_signal_interrupts_nothing_and_the_next_wait_knows_of_it() -> None:
         assert child.line() == "ready"
         child.signal(signal.SIGTERM)
         assert child.line() == "whole False"
+        assert child.end() == 0
+
+
+def test_a_signal_that_does_not_reach_the_waiting_thread_ends_its_wait() -> None:
+    with Child(TAKEN_BY_ANOTHER_THREAD) as child:
+        assert child.line() == "ready"
+        child.signal(signal.SIGTERM)
+        assert child.line() == "False 1"
         assert child.end() == 0
 
 
