@@ -110,7 +110,8 @@ def test_renewing_keeps_a_claim_and_shows_progress(queue: Queue, clock: Clock) -
 def test_a_lease_that_has_just_begun_is_not_put_off(queue: Queue, clock: Clock) -> None:
     submit(queue)
     job = queue.claim("w1")
-    assert job and job.due_at
+    assert job is not None
+    assert job.due_at is not None
     clock.pass_(9)
     queue.renew([Progress(job, 10, 20)])
     assert stored(queue, job.id) == job._replace(bytes_done=10, bytes_total=20)
