@@ -21,8 +21,8 @@ class StopSignals:
     def __init__(self, *heeded: signal.Signals) -> None:
         self.count = 0
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Written to at once, wherever the signal falls: Python runs _note only when the main thread gets that far, and
-        # one that is just beginning to wait, or whose signal another thread took, would not.
+        # Written to at once, wherever the signal falls. Python calls _note only when the main thread gets that far,
+        # which one that is just beginning to wait, or whose signal another thread took, would not.
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
         for number in self.BOTH:
             signal.signal(number, self._note if number in heeded else signal.SIG_IGN)
