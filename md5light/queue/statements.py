@@ -68,8 +68,8 @@ ADMIT = """
             from jobs where host = :host and status = 'running' and finished_at is null))
 """
 
-# Every write of a worker goes through one of these two: they are the fence. A lease that was renewed a moment ago stays
-# as it is: progress alone touches no index, so that PostgreSQL writes it in place (a heap-only tuple).
+# Every write of a worker goes through one of these two: they are the fence. A lease that was renewed a moment ago
+# stays as it is: progress alone touches no index, so that PostgreSQL writes it in place (a heap-only tuple).
 
 RENEW = """
     update jobs set due_at = case when due_at < :renewed_long_ago then :lease_end else due_at end,
