@@ -164,6 +164,16 @@ def test_every_error_has_the_same_form(service: Service, method: str, path: str,
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/submit", "POST"), ("POST", "/check", "GET,HEAD"), ("PUT", "/jobs/x", "DELETE,GET,HEAD")],
+)
+def test_the_methods_of_a_path_are_told(service: Service, method: str, path: str, allowed: str) -> None:
+    assert requests.request(method, service.url + path, timeout=10).headers["Allow"] == allowed
+    for each in allowed.split(","):
+        assert requests.request(each, service.url + path, timeout=10).status_code != 405
+
+
+@pytest.mark.parametrize(
     "job_id", ["nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac", "'", "a" * 5000, "é", "%00", "%ff"]
 )
 def test_an_unknown_job_is_not_found(service: Service, job_id: str) -> None:

@@ -68,6 +68,8 @@ class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
 
     def default_error_handler(self, error: bottle.HTTPError) -> bytes:
         bottle.response.content_type = "application/json"
+        if error.status_code == 405:  # HEAD is answered wherever GET is, but Bottle does not tell
+            bottle.response.set_header("Allow", bottle.response.get_header("Allow").replace("GET", "GET,HEAD"))
         code, message = ERRORS.get(error.status_code, ERRORS[500])
         return error_body(code, message)
 
