@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.child import ROOT
 from tests.network import Host, Network
 from tests.postgresql import PostgreSQLServer
 from tests.service import Service
@@ -34,12 +35,43 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer((sys.argv[1], 8000), Handler).serve_forever()
 """
 
+#: locks a row, sends a message whose end never comes, and is silent
+HALF_SENT = """
+import sys, time
+from md5light.queue import open_database
+def work(transaction):
+    transaction.run("insert into probe (id, probed_at) values (1, 0)")
+    connection = transaction._cursor.connection.pgconn
+    connection.enter_pipeline_mode()
+    connection.send_query_params(b"select 1", [])
+    connection.send_flush_request()
+    connection.flush()
+    print("sent", flush=True)
+    time.sleep(600)
+open_database(sys.argv[1], durable=False).write(work)
+"""
+
+#: needs the same row
+PROBING = """
+import sys
+from md5light.queue import open_database
+from md5light.queue.jobs import Queue
+Queue(open_database(sys.argv[1], durable=False), lease_seconds=60, max_attempts=3, retry_seconds=1).probe()
+"""
+
 SETTINGS: dict[str, dict[str, object]] = {
     "download": {"allow_networks": "10.77.0.0/24", "connect_timeout": 2, "read_timeout": 2},
     "worker": {"processes": 1, "threads": 4, "shutdown_seconds": 1, "per_host": 0},
 }
 
 LEASE_SECONDS = 3
+
+
+def python(host: Host, script: str, argument: str) -> subprocess.Popen[str]:
+    """Start a script on a host; what it prints can be read."""
+    command = [*host.enter, sys.executable, "-c", script, argument]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
@@ -57,8 +89,7 @@ class Machines:
         database = stack.enter_context(closing(PostgreSQLServer(network.host())))
         queue = {"database": database.location(), "lease_seconds": LEASE_SECONDS}
         self._origin = network.host()
-        command = [*self._origin.enter, sys.executable, "-c", ORIGIN, self._origin.address]
-        origin = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        origin = python(self._origin, ORIGIN, self._origin.address)
         stack.callback(origin.wait)
         stack.callback(origin.kill)
         self.hosts = [network.host() for _ in range(5)]
@@ -118,3 +149,15 @@ def test_every_job_ends_once_although_a_pool_is_cut_off(network: Network, tmp_pa
         ends = machines.ends()
         assert set(jobs) <= set(ends)
         assert set(ends.values()) == {1}
+
+
+def test_a_machine_that_vanishes_in_the_middle_of_a_message_locks_nothing_for_long(network: Network) -> None:
+    with closing(PostgreSQLServer(network.host())) as database:
+        vanishing, other = network.host(), network.host()
+        with python(vanishing, HALF_SENT, database.location()) as half_sent:
+            assert half_sent.stdout is not None
+            assert half_sent.stdout.readline() == "sent\n"
+            vanishing.cut()
+            assert python(other, PROBING, database.location()).wait(30) != 0
+            wait_until(lambda: python(other, PROBING, database.location()).wait(30) == 0, 60)
+            half_sent.kill()

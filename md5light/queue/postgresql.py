@@ -1,8 +1,8 @@
 """Many machines: a PostgreSQL server, reached through psycopg.
 
 A pooler that gives each transaction another session (PgBouncer's transaction mode) may stand between: settings are
-local to their transaction, and locks end at the commit. Only where no pooler is found are statements prepared, and
-workers woken by LISTEN; elsewhere they poll.
+local to their transaction, and locks end at the commit. Only where no pooler is found are statements prepared, the
+server told how soon to miss us, and workers woken by LISTEN; elsewhere they poll.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ CONNECTIONS = 4
 
 #: how soon a server or network that is gone is noticed (libpq, "Parameter Key Words"): seconds, the last milliseconds
 PATIENCE = "connect_timeout=5 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=10000"
+
+#: how soon the server notices that a client is gone, in the units above: where one has just sent half of something,
+#: none of the limits below counts, and what it has locked would stay locked for hours
+SERVER_PATIENCE = """
+    set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3;
+    set tcp_user_timeout = 10000
+"""
 
 #: a transaction that is not done by then is cut off: nothing else tells of packets that are lost behind a proxy
 ANSWER_SECONDS = 10.0
@@ -238,7 +245,9 @@ class PostgreSQL(SharedCommits):
             raise
         try:
             with _cut(connection, self._deadlines):
-                connection.prepare_threshold = None if _is_pooled(connection) else PREPARE_THRESHOLD
+                if not _is_pooled(connection):
+                    connection.prepare_threshold = PREPARE_THRESHOLD
+                    connection.execute(SERVER_PATIENCE)
         except BaseException:
             connection.close()
             raise
