@@ -17,7 +17,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["md5light", "md5light.*"]),
     # Whatever lies beside the modules and is not one.
-    package_data={"": ["py.typed", *(f"**/*.{kind}" for kind in ("sql", "json", "html", "css", "js", "svg"))]},
+    package_data={
+        "": ["py.typed", *(f"**/*.{kind}" for kind in ("sql", "json", "html", "css", "js", "svg"))]
+    },
     install_requires=[
         # The HTTP API: routes, requests, answers and error pages in one small file without dependencies.
         "bottle>=0.13,<0.14",

@@ -79,7 +79,11 @@ def _file_problem(path: Path) -> str:
 
 def _warnings(config: Config, file: Path | None) -> Iterator[str]:
     """Name what may be meant but had better be looked at."""
-    stop, lease, smtp_config = config.worker.shutdown_seconds, config.queue.lease_seconds, config.smtp
+    stop, lease, smtp_config = (
+        config.worker.shutdown_seconds,
+        config.queue.lease_seconds,
+        config.smtp,
+    )
     if stop > lease:
         yield (
             f"[worker] shutdown_seconds = {stop:g} is more than [queue] lease_seconds = {lease:g}: a stop may take "
@@ -88,7 +92,9 @@ def _warnings(config: Config, file: Path | None) -> Iterator[str]:
     secret = Path(smtp_config.password_file) if smtp_config.password_file else file
     if smtp_config.password and secret and secret.stat().st_mode & OTHERS_READ:
         yield f"{secret}: holds a password and can be read by everybody on this machine; chmod o-r would end that"
-    if smtp_config.host and (problem := smtp.unreachable(smtp_config, min(smtp_config.timeout, REACH_SECONDS))):
+    if smtp_config.host and (
+        problem := smtp.unreachable(smtp_config, min(smtp_config.timeout, REACH_SECONDS))
+    ):
         yield f"[smtp] host = {smtp_config.host}, port = {smtp_config.port}: can't be reached now: {problem}"
 
 
@@ -120,7 +126,9 @@ def jobs_retry(config: Config, arguments: argparse.Namespace) -> None:
     with _queue(config) as queue:
         job = _existing(queue, arguments.id)
         if not queue.retry(job.id):
-            raise NotDone(f"job {job.id} is {job.status}: only a failed or canceled job can be tried again")
+            raise NotDone(
+                f"job {job.id} is {job.status}: only a failed or canceled job can be tried again"
+            )
         _print_changed(_existing(queue, job.id), arguments)
 
 
@@ -154,7 +162,11 @@ def _existing(queue: Queue, job_id: str) -> Job:
 
 def _row(job: Job) -> tuple[object, ...]:
     submitted = str(describe(job)["created_at"])[:19] + "Z"
-    result = job.md5 or job.error_code or (f"{job.bytes_done} bytes" if job.status == "running" else None)
+    result = (
+        job.md5
+        or job.error_code
+        or (f"{job.bytes_done} bytes" if job.status == "running" else None)
+    )
     return job.id, job.status, f"{job.attempts}/{job.max_attempts}", submitted, result, job.url
 
 
@@ -202,10 +214,16 @@ def stats(config: Config, arguments: argparse.Namespace) -> None:
 
 def _counted(snapshot: Snapshot) -> dict[str, object]:
     """Give a snapshot the form that is printed."""
-    failures = {code: jobs for (status, code), jobs in sorted(snapshot.finished.items()) if status == "failed"}
+    failures = {
+        code: jobs
+        for (status, code), jobs in sorted(snapshot.finished.items())
+        if status == "failed"
+    }
     jobs = sum(snapshot.durations.values())
     return {
-        "unfinished": {status: snapshot.unfinished.get(status, 0) for status in ("queued", "running")},
+        "unfinished": {
+            status: snapshot.unfinished.get(status, 0) for status in ("queued", "running")
+        },
         "oldest_waiting_seconds": round(snapshot.oldest_waiting_seconds, 3),
         "finished": {
             "done": snapshot.finished.get(("done", ""), 0),
@@ -221,7 +239,8 @@ def _counted(snapshot: Snapshot) -> dict[str, object]:
             "failed": snapshot.mails.get("failed", 0),
         },
         "workers": snapshot.workers_alive,
-        "last_worker_sign_seconds": snapshot.last_sign_seconds and round(snapshot.last_sign_seconds, 3),
+        "last_worker_sign_seconds": snapshot.last_sign_seconds
+        and round(snapshot.last_sign_seconds, 3),
     }
 
 
@@ -231,10 +250,17 @@ def mail_test(config: Config, arguments: argparse.Namespace) -> None:
     The server's words may hold the address, so they go to standard output and not where the log goes.
     """
     to_maildir = not config.smtp.host
-    recipient = check_address(arguments.address, local_domains=config.smtp.local_domains or to_maildir)
+    recipient = check_address(
+        arguments.address, local_domains=config.smtp.local_domains or to_maildir
+    )
     with contextlib.closing(Mailer(config.smtp)) as mailer:
-        for step in mailer.probe(compose_trial(sender=config.smtp.sender, recipient=recipient), recipient):
-            print(f"{step.name:<10}  {'ok' if step.done else f'failed: {_visible(step.text)}'}", flush=True)
+        for step in mailer.probe(
+            compose_trial(sender=config.smtp.sender, recipient=recipient), recipient
+        ):
+            print(
+                f"{step.name:<10}  {'ok' if step.done else f'failed: {_visible(step.text)}'}",
+                flush=True,
+            )
             if not step.done:
                 raise NotDone(f"the mail was not delivered: {step.name} failed")
     if to_maildir:
@@ -249,7 +275,9 @@ def mail_test(config: Config, arguments: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _database(config: Config) -> Iterator[Database]:
     """Open the database of a service that has run: none is made here."""
-    with contextlib.closing(open_database(config.queue.database, durable=True, create=False)) as database:
+    with contextlib.closing(
+        open_database(config.queue.database, durable=True, create=False)
+    ) as database:
         yield database
 
 
@@ -268,7 +296,9 @@ def _print_table(rows: Iterable[Sequence[object]]) -> None:
     lines = [["-" if cell is None else _visible(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 def _flattened(values: dict[str, object], within: str = "") -> Iterator[tuple[str, object]]:
@@ -282,4 +312,6 @@ def _flattened(values: dict[str, object], within: str = "") -> Iterator[tuple[st
 
 def _visible(text: str) -> str:
     """Show what a terminal might obey (a server chose its final URL and ETag) as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

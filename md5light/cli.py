@@ -40,7 +40,9 @@ def server() -> None:
         "md5light-server --config /etc/md5light/config.ini --port 8080",
     )
     parser.add_argument("--host", type=_value("server", "host"), help="address to listen on")
-    parser.add_argument("--port", type=_value("server", "port"), help="port to listen on; 0: any free one")
+    parser.add_argument(
+        "--port", type=_value("server", "port"), help="port to listen on; 0: any free one"
+    )
     arguments = _parse(parser)
 
     def run(config: Config) -> bool:
@@ -59,7 +61,9 @@ def worker() -> None:
         "md5light-worker --config /etc/md5light/config.ini --processes 4",
     )
     parser.add_argument("--processes", type=_value("worker", "processes"), help="worker processes")
-    parser.add_argument("--threads", type=_value("worker", "threads"), help="downloads at once in each process")
+    parser.add_argument(
+        "--threads", type=_value("worker", "threads"), help="downloads at once in each process"
+    )
     parser.add_argument("--burst", action="store_true", help="work until nothing is due, then exit")
     arguments = _parse(parser)
 
@@ -68,7 +72,12 @@ def worker() -> None:
 
         return Pool(config, burst=arguments.burst).run()
 
-    _run(parser, arguments, run, worker={"processes": arguments.processes, "threads": arguments.threads})
+    _run(
+        parser,
+        arguments,
+        run,
+        worker={"processes": arguments.processes, "threads": arguments.threads},
+    )
 
 
 def main() -> None:
@@ -84,12 +93,20 @@ def main() -> None:
         "copy the jobs of another database into the configured one",
         "queue copy /var/lib/md5light/md5light.sqlite3",
     )
-    copy.add_argument("source", metavar="DATABASE", help="an SQLite file, or postgresql://…; nobody may be using it")
+    copy.add_argument(
+        "source",
+        metavar="DATABASE",
+        help="an SQLite file, or postgresql://…; nobody may be using it",
+    )
     _add_json(copy)
-    stats = _command(commands, "stats", "tell what goes on and what has been counted", "stats --json")
+    stats = _command(
+        commands, "stats", "tell what goes on and what has been counted", "stats --json"
+    )
     _add_json(stats)
     mail = _group(commands, "mail", "try the delivery of mails", "test")
-    test = _command(mail, "mail test", "send a mail and tell of each step", "mail test you@example.org")
+    test = _command(
+        mail, "mail test", "send a mail and tell of each step", "mail test you@example.org"
+    )
     test.add_argument("address", metavar="ADDRESS", help="to whom")
     arguments = _parse(parser)
 
@@ -110,28 +127,49 @@ def _add_config(commands: Commands) -> None:
 
 def _add_jobs(commands: Commands) -> None:
     verbs = _group(
-        commands, "jobs", "look at jobs, try them again, cancel or remove them", "list|show|retry|cancel|purge"
+        commands,
+        "jobs",
+        "look at jobs, try them again, cancel or remove them",
+        "list|show|retry|cancel|purge",
     )
     a_job = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
-    listed = _command(verbs, "jobs list", "print jobs, the newest first", "jobs list --status failed --limit 100")
+    listed = _command(
+        verbs, "jobs list", "print jobs, the newest first", "jobs list --status failed --limit 100"
+    )
     listed.add_argument("--status", choices=STATUSES, help="only those of one status")
-    listed.add_argument("--limit", type=_positive, default=20, metavar="N", help="how many at most (20)")
+    listed.add_argument(
+        "--limit", type=_positive, default=20, metavar="N", help="how many at most (20)"
+    )
     shown = _command(verbs, "jobs show", "print all that is known of a job", f"jobs show {a_job}")
-    retried = _command(verbs, "jobs retry", "let a failed or canceled job begin anew", f"jobs retry {a_job}")
+    retried = _command(
+        verbs, "jobs retry", "let a failed or canceled job begin anew", f"jobs retry {a_job}"
+    )
     canceled = _command(verbs, "jobs cancel", "end an unfinished job", f"jobs cancel {a_job}")
     for job in (shown, retried, canceled):
         job.add_argument("id", metavar="ID", help="the job's id, as POST /submit told it")
-    purged = _command(verbs, "jobs purge", "remove jobs that ended long ago", "jobs purge --older-than 30d")
+    purged = _command(
+        verbs, "jobs purge", "remove jobs that ended long ago", "jobs purge --older-than 30d"
+    )
     purged.add_argument(
-        "--older-than", type=_age, required=True, metavar="AGE", help="such as 30d, 12h, 15m or 45s; since they ended"
+        "--older-than",
+        type=_age,
+        required=True,
+        metavar="AGE",
+        help="such as 30d, 12h, 15m or 45s; since they ended",
     )
     for verb in (listed, shown, retried, canceled, purged):
         _add_json(verb)
 
 
 def _parser(name: str, purpose: str, example: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(name, description=purpose, epilog=f"example: {example}", allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="INI file (else $MD5LIGHT_CONFIG, /etc/md5light/config.ini)")
+    parser = argparse.ArgumentParser(
+        name, description=purpose, epilog=f"example: {example}", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="INI file (else $MD5LIGHT_CONFIG, /etc/md5light/config.ini)",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
     return parser
@@ -139,7 +177,9 @@ def _parser(name: str, purpose: str, example: str) -> argparse.ArgumentParser:
 
 def _parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # rather than fail where the locale lacks a character
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # rather than fail where the locale lacks a character
     with _exit_code(parser):
         return parser.parse_args()
 
@@ -184,7 +224,9 @@ def _age(text: str) -> float:
     """Read a time such as 30d as seconds."""
     match = re.fullmatch("([0-9]{1,9})([smhd])", text)
     if not match:
-        raise argparse.ArgumentTypeError("must be a number and a unit, such as 30d, 12h, 15m or 45s")
+        raise argparse.ArgumentTypeError(
+            "must be a number and a unit, such as 30d, 12h, 15m or 45s"
+        )
     return int(match[1]) * UNIT_SECONDS[match[2]]
 
 

@@ -53,7 +53,9 @@ class Ports:
         return any(first <= port <= last for first, last in self.ranges)
 
     def __str__(self) -> str:
-        return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ranges)
+        return " ".join(
+            str(first) if first == last else f"{first}-{last}" for first, last in self.ranges
+        )
 
 
 # --- readers: from the text of a value to the value; a ValueError says what was expected -----------------------
@@ -85,7 +87,10 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def read(value: str) -> float:
-        if not re.fullmatch(r"[+-]?([0-9]{1,20}(\.[0-9]*)?|\.[0-9]+)", value) or not low <= float(value) <= high:
+        if (
+            not re.fullmatch(r"[+-]?([0-9]{1,20}(\.[0-9]*)?|\.[0-9]+)", value)
+            or not low <= float(value) <= high
+        ):
             raise ValueError(f"must be a number from {low:g} to {high:g}")
         return float(value)
 
@@ -109,7 +114,9 @@ def _networks(value: str) -> tuple[Network, ...]:
         try:
             networks.append(ipaddress.ip_network(item))
         except ValueError:
-            raise ValueError(f"must be networks such as 10.0.0.0/8 or fd00::/8; {item!r} is not one") from None
+            raise ValueError(
+                f"must be networks such as 10.0.0.0/8 or fd00::/8; {item!r} is not one"
+            ) from None
     return tuple(networks)
 
 
@@ -119,7 +126,9 @@ def _ports(value: str) -> Ports:
         match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", item)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= first <= last <= 65535:
-            raise ValueError(f"must be ports from 1 to 65535 or ranges such as 8000-8999; {item!r} is neither")
+            raise ValueError(
+                f"must be ports from 1 to 65535 or ranges such as 8000-8999; {item!r} is neither"
+            )
         ranges.append((first, last))
     if not ranges:
         raise ValueError("must name at least one port")
@@ -176,9 +185,22 @@ def _header(value: str) -> str:
 # --- the keys --------------------------------------------------------------------------------------------------
 
 
-def _key(read: Callable[[str], T], default: str, meaning: str, *, secret: bool = False, path: bool = False) -> T:
+def _key(
+    read: Callable[[str], T],
+    default: str,
+    meaning: str,
+    *,
+    secret: bool = False,
+    path: bool = False,
+) -> T:
     """Describe a key: `default` is written as it would be in the file and read by the same reader."""
-    metadata = {"read": read, "default": default, "meaning": meaning, "secret": secret, "path": path}
+    metadata = {
+        "read": read,
+        "default": default,
+        "meaning": meaning,
+        "secret": secret,
+        "path": path,
+    }
 
     def value() -> Any:
         return _absolute(read(default), Path.cwd()) if path else read(default)  # type: ignore[arg-type]
@@ -192,15 +214,25 @@ class ServerConfig:
     """[server]: the HTTP API."""
 
     host: str = _key(_host, "127.0.0.1", "address to listen on")
-    port: int = _key(_integer(0, 65535), "8080", "port to listen on; 0: any free one, written in the log")
-    threads: int = _key(_integer(1, 1000), "8", "threads that answer requests")
-    base_url: str = _key(_http_url, "", "public address, for links in mails; empty: http://HOST:PORT")
-    trusted_proxy: str = _key(
-        _ip_address, "", "address of the reverse proxy whose X-Forwarded-For is believed; empty: none"
+    port: int = _key(
+        _integer(0, 65535), "8080", "port to listen on; 0: any free one, written in the log"
     )
-    max_unfinished: int = _key(_integer(1, 10**12), "100000", "jobs waiting or running; above it /submit answers 503")
+    threads: int = _key(_integer(1, 1000), "8", "threads that answer requests")
+    base_url: str = _key(
+        _http_url, "", "public address, for links in mails; empty: http://HOST:PORT"
+    )
+    trusted_proxy: str = _key(
+        _ip_address,
+        "",
+        "address of the reverse proxy whose X-Forwarded-For is believed; empty: none",
+    )
+    max_unfinished: int = _key(
+        _integer(1, 10**12), "100000", "jobs waiting or running; above it /submit answers 503"
+    )
     submits_per_minute: int = _key(
-        _integer(0, 10**9), "0", "submissions per client address (IPv6: per /64); above it 429; 0: no limit"
+        _integer(0, 10**9),
+        "0",
+        "submissions per client address (IPv6: per /64); above it 429; 0: no limit",
     )
 
     @property
@@ -214,12 +246,18 @@ class QueueConfig:
     """[queue]: where jobs are kept and when they are tried."""
 
     database: str = _key(_database, "md5light.sqlite3", "a file, or postgresql://…", path=True)
-    lease_seconds: float = _key(_number(1, 86400), "60", "a claim not renewed for so long is free again")
+    lease_seconds: float = _key(
+        _number(1, 86400), "60", "a claim not renewed for so long is free again"
+    )
     max_attempts: int = _key(_integer(1, 1000), "5", "attempts per job")
     retry_seconds: float = _key(
-        _number(0, 3600), "10", "seconds of the first back-off; it doubles, with jitter, to an hour at most"
+        _number(0, 3600),
+        "10",
+        "seconds of the first back-off; it doubles, with jitter, to an hour at most",
     )
-    retention_days: float = _key(_number(0, 36500), "0", "finished jobs older than so many days are removed; 0: kept")
+    retention_days: float = _key(
+        _number(0, 36500), "0", "finished jobs older than so many days are removed; 0: kept"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +272,9 @@ class WorkerConfig:
         "seconds that a stopping pool lets running downloads finish, before it gives them back",
     )
     per_host: int = _key(
-        _integer(0, 10**6), "8", "downloads at once from one host, over all processes and machines; 0: no limit"
+        _integer(0, 10**6),
+        "8",
+        "downloads at once from one host, over all processes and machines; 0: no limit",
     )
 
 
@@ -245,7 +285,9 @@ class DownloadConfig:
     connect_timeout: float = _key(_number(0.001, 3600), "10", "seconds to connect")
     read_timeout: float = _key(_number(0.001, 3600), "30", "seconds of silence that end a download")
     max_seconds: float = _key(
-        _number(0.001, 604800), "21600", "seconds for one attempt, from name look-up to the last byte"
+        _number(0.001, 604800),
+        "21600",
+        "seconds for one attempt, from name look-up to the last byte",
     )
     max_bytes: int = _key(_integer(0, 10**18), "0", "largest file, in bytes; 0: no limit")
     max_redirects: int = _key(_integer(0, 100), "10", "redirects followed; 0: none")
@@ -253,7 +295,9 @@ class DownloadConfig:
         _networks, "", "networks (CIDR) open to downloads although not public, such as 10.1.0.0/16"
     )
     allow_ports: Ports = _key(_ports, "80 443 1024-65535", "ports that downloads may use")
-    ca_file: str = _key(_text, "", "file of certificates (PEM) to trust besides the usual ones", path=True)
+    ca_file: str = _key(
+        _text, "", "file of certificates (PEM) to trust besides the usual ones", path=True
+    )
     user_agent: str = _key(_header, f"md5light/{__version__}", "the User-Agent header sent")
 
 
@@ -274,14 +318,22 @@ class SmtpConfig:
     )
     sender: str = _key(_mail_address, "md5light@localhost", "the From address, and the envelope's")
     timeout: float = _key(
-        _number(0.001, 3600), "30", "seconds for each step; the whole exchange ends within four times that"
+        _number(0.001, 3600),
+        "30",
+        "seconds for each step; the whole exchange ends within four times that",
     )
-    ca_file: str = _key(_text, "", "file of certificates (PEM) to trust besides the usual ones", path=True)
+    ca_file: str = _key(
+        _text, "", "file of certificates (PEM) to trust besides the usual ones", path=True
+    )
     max_attempts: int = _key(_integer(1, 1000), "10", "attempts per mail")
     per_recipient_per_hour: int = _key(
-        _integer(0, 10**9), "0", "mails to one address in an hour; above it /submit answers 429; 0: no limit"
+        _integer(0, 10**9),
+        "0",
+        "mails to one address in an hour; above it /submit answers 429; 0: no limit",
     )
-    maildir: str = _key(_path, "md5light-mail", "the Maildir that keeps mails while host is empty", path=True)
+    maildir: str = _key(
+        _path, "md5light-mail", "the Maildir that keeps mails while host is empty", path=True
+    )
     local_domains: bool = _key(
         _yes_or_no,
         "no",
@@ -293,7 +345,9 @@ class SmtpConfig:
 class LogConfig:
     """[log]: what is written to standard error."""
 
-    level: str = _key(_one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error")
+    level: str = _key(
+        _one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error"
+    )
     format: str = _key(_one_of("text", "json"), "text", "text (key=value) or json")
 
 
@@ -323,7 +377,9 @@ SECTIONS: dict[str, Any] = {
 
 
 def load(
-    path: str | None = None, environ: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE
+    path: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    default_file: Path = DEFAULT_FILE,
 ) -> Config:
     """Read the configuration that applies: `path`, else $MD5LIGHT_CONFIG, else `default_file`, else the defaults.
 
@@ -347,7 +403,9 @@ def load(
     return _with_password(config, file, environ)
 
 
-def find(path: str | None, environ: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE) -> Path | None:
+def find(
+    path: str | None, environ: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE
+) -> Path | None:
     """Tell which file `load` reads, None where the defaults apply."""
     named = path or environ.get("MD5LIGHT_CONFIG")
     if named:
@@ -395,13 +453,23 @@ def _read(file: Path) -> dict[str, dict[str, str]]:
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: is not UTF-8 text") from None
     except configparser.DuplicateSectionError as error:
-        raise ConfigError(f"{file}: line {error.lineno}: [{error.section}]: section given twice") from None
+        raise ConfigError(
+            f"{file}: line {error.lineno}: [{error.section}]: section given twice"
+        ) from None
     except configparser.DuplicateOptionError as error:
-        raise ConfigError(f"{file}: line {error.lineno}: [{error.section}] {error.option}: key given twice") from None
+        raise ConfigError(
+            f"{file}: line {error.lineno}: [{error.section}] {error.option}: key given twice"
+        ) from None
     except configparser.MissingSectionHeaderError as error:
-        raise ConfigError(f"{file}: line {error.lineno}: stands before the first [section]") from None
-    except configparser.ParsingError as error:  # its own message quotes the line, which may hold a password
-        raise ConfigError(f"{file}: line {error.errors[0][0]}: is neither [section] nor key = value") from None
+        raise ConfigError(
+            f"{file}: line {error.lineno}: stands before the first [section]"
+        ) from None
+    except (
+        configparser.ParsingError
+    ) as error:  # its own message quotes the line, which may hold a password
+        raise ConfigError(
+            f"{file}: line {error.errors[0][0]}: is neither [section] nor key = value"
+        ) from None
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
@@ -419,7 +487,9 @@ def _section(file: Path, name: str, values: dict[str, str]) -> Any:
 
 def _wrong(file: Path | None, section: str, key: str, value: str, problem: str) -> ConfigError:
     # By its name, not by the key's description: an unknown key may be a misspelt password.
-    secret = difflib.get_close_matches(key, ["password"]) or any(word in key for word in SECRET_WORDS)
+    secret = difflib.get_close_matches(key, ["password"]) or any(
+        word in key for word in SECRET_WORDS
+    )
     shown = MASK if secret and not key.endswith("file") else _masked(" ".join(value.split()))
     return ConfigError(f"{file or 'environment'}: [{section}] {key} = {shown}: {problem}")
 
@@ -444,9 +514,13 @@ def _check_certificates(file: Path, section: str, ca_file: str) -> None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
         except ssl.SSLError:
-            raise _wrong(file, section, "ca_file", ca_file, "holds no certificate in PEM form") from None
+            raise _wrong(
+                file, section, "ca_file", ca_file, "holds no certificate in PEM form"
+            ) from None
         except OSError as error:
-            raise _wrong(file, section, "ca_file", ca_file, f"can't be read: {error.strerror}") from None
+            raise _wrong(
+                file, section, "ca_file", ca_file, f"can't be read: {error.strerror}"
+            ) from None
 
 
 def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]) -> Config:
@@ -457,7 +531,9 @@ def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]
     source = config.smtp.password_file
     if config.smtp.password:
         if source:
-            raise _wrong(file, "smtp", "password_file", source, "password is set too; keep one of them")
+            raise _wrong(
+                file, "smtp", "password_file", source, "password is set too; keep one of them"
+            )
         return config
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     if not source and credentials and os.path.lexists(Path(credentials) / "smtp-password"):
@@ -467,10 +543,14 @@ def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]
     try:
         first = Path(source).read_text(encoding="utf-8-sig").partition("\n")[0]
     except OSError as error:
-        raise _wrong(file, "smtp", "password_file", source, f"can't be read: {error.strerror}") from None
+        raise _wrong(
+            file, "smtp", "password_file", source, f"can't be read: {error.strerror}"
+        ) from None
     except UnicodeDecodeError:
         raise _wrong(file, "smtp", "password_file", source, "is not UTF-8 text") from None
-    return dataclasses.replace(config, smtp=dataclasses.replace(config.smtp, password=first, password_file=source))
+    return dataclasses.replace(
+        config, smtp=dataclasses.replace(config.smtp, password=first, password_file=source)
+    )
 
 
 def _written(value: object) -> str:
@@ -479,5 +559,7 @@ def _written(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(str(item) for item in value)
     if isinstance(value, float):
-        return f"{Decimal(repr(value)):f}".removesuffix(".0")  # never 1e-05, which the readers refuse
+        return f"{Decimal(repr(value)):f}".removesuffix(
+            ".0"
+        )  # never 1e-05, which the readers refuse
     return str(value)

@@ -65,7 +65,9 @@ class JSONFormatter(logging.Formatter):
     """The same fields as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_fields(record), separators=(",", ":"), default=str)  # ASCII: right in every locale
+        return json.dumps(
+            _fields(record), separators=(",", ":"), default=str
+        )  # ASCII: right in every locale
 
 
 class _JournalFormatter(logging.Formatter):

@@ -20,14 +20,19 @@ def notify(*assignments: str) -> None:
     if address.startswith("@"):  # a name in the abstract namespace (unix(7))
         address = "\0" + address[1:]
     if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        ):
             manager.sendto("\n".join(assignments).encode(), address)
 
 
 def stopping(seconds: float) -> None:
     """Tell that a stop has begun and may take `seconds`, more than the unit's TimeoutStopSec= if need be."""
     notify("STOPPING=1")
-    notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")  # counts only once the manager knows of the stop
+    notify(
+        f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}"
+    )  # counts only once the manager knows of the stop
 
 
 def passed_sockets() -> list[socket.socket]:

@@ -61,7 +61,9 @@ class Pool:
         self._burst = burst
         self._name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._children = [_Child(number) for number in range(1, config.worker.processes + 1)]
-        open_database(config.queue.database, durable=False).close()  # says now what is wrong with it
+        open_database(
+            config.queue.database, durable=False
+        ).close()  # says now what is wrong with it
         self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         #: a worker writes a byte here when it begins to work
@@ -107,7 +109,9 @@ class Pool:
     def _start(self, child: _Child) -> None:
         child.name = f"{self._name}-{child.number}-{uuid.uuid4().hex[:4]}"
         child.started_at, child.start_at = time.monotonic(), None
-        child.process = multiprocessing.get_context("fork").Process(target=self._work, args=[child.name])
+        child.process = multiprocessing.get_context("fork").Process(
+            target=self._work, args=[child.name]
+        )
         # A signal that comes before the child has handlers of its own must wait for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         child.process.start()
@@ -116,7 +120,9 @@ class Pool:
     def _work(self, name: str) -> None:
         """Be a worker: the whole life of a child."""
         os.close(self._alive_write)
-        signals = StopSignals(signal.SIGTERM)  # a terminal's Ctrl-C reaches the children too; the pool passes it on
+        signals = StopSignals(
+            signal.SIGTERM
+        )  # a terminal's Ctrl-C reaches the children too; the pool passes it on
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
         try:
             worker = Worker(self._config, name, self._listener, burst=self._burst)
@@ -140,7 +146,11 @@ class Pool:
         log.warning("worker_died", worker=child.name, exit=code, freed=freed)
         lived = time.monotonic() - child.started_at
         child.deaths_in_a_row = child.deaths_in_a_row + 1 if lived < HEALTHY_SECONDS else 0
-        pause = min(2.0 ** (child.deaths_in_a_row - 2), LONGEST_PAUSE_SECONDS) if child.deaths_in_a_row > 1 else 0
+        pause = (
+            min(2.0 ** (child.deaths_in_a_row - 2), LONGEST_PAUSE_SECONDS)
+            if child.deaths_in_a_row > 1
+            else 0
+        )
         child.start_at = time.monotonic() + pause
 
     def _free(self, name: str) -> int:

@@ -109,7 +109,9 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
         What lies unread makes the system reset the connection, and a proxy before us lose our answer (RFC 9112, 9.6).
         """
-        if self.socket is None:  # a client's reset is an end and an error at once: the loop calls this for both
+        if (
+            self.socket is None
+        ):  # a client's reset is an end and an error at once: the loop calls this for both
             return
         with contextlib.suppress(OSError):
             for _ in range(DRAINED_READS):
@@ -126,7 +128,9 @@ class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.queue_logger.setLevel("ERROR")  # a warning for each request that waits would only add to a flood
+        self.queue_logger.setLevel(
+            "ERROR"
+        )  # a warning for each request that waits would only add to a flood
         self.set_thread_count(count)
         self._writing = ThreadedTaskDispatcher()
         self._writing.set_thread_count(count)
@@ -143,7 +147,9 @@ class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
 
 
 def _writes(request: HTTPRequestParser) -> bool:
-    return request.error is None and (request.command not in ("GET", "HEAD") or request.path == "/readyz")
+    return request.error is None and (
+        request.command not in ("GET", "HEAD") or request.path == "/readyz"
+    )
 
 
 class _Waker(wasyncore.dispatcher):  # type: ignore[misc]
@@ -231,7 +237,11 @@ def _make_room(loop: dict[int, Any]) -> None:
     """
     too_many = len(loop) + ACCEPTS - CONNECTIONS
     if too_many > 0:
-        idle = [entry for entry in loop.values() if isinstance(entry, HTTPChannel) and not entry.requests]
+        idle = [
+            entry
+            for entry in loop.values()
+            if isinstance(entry, HTTPChannel) and not entry.requests
+        ]
         for channel in heapq.nsmallest(too_many, idle, key=lambda channel: channel.last_activity):
             channel.handle_close()
 
@@ -240,7 +250,9 @@ def _finish(signals: StopSignals, loop: dict[int, Any], listeners: list[BaseWSGI
     """Accept nobody any more and answer what was asked; False when there was no time for that."""
     _turn(loop, 0)  # accepts who has connected
     for listener in listeners:
-        wasyncore.dispatcher.close(listener)  # its own close() would end the answering threads' way back to the loop
+        wasyncore.dispatcher.close(
+            listener
+        )  # its own close() would end the answering threads' way back to the loop
     _turn(loop, 0)  # reads what they have sent
     deadline = time.monotonic() + STOP_SECONDS
     while any(_is_busy(entry) for entry in loop.values()):
@@ -277,7 +289,9 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     try:
         for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             chosen = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(socket.create_server((address[0], chosen), family=family, backlog=BACKLOG))
+            sockets.append(
+                socket.create_server((address[0], chosen), family=family, backlog=BACKLOG)
+            )
     except OSError as error:
         for listening in sockets:
             listening.close()

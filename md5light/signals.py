@@ -35,7 +35,9 @@ class StopSignals:
         poll = select.poll()
         for descriptor in (self._readable, *others):
             poll.register(descriptor, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll(None if timeout is None else timeout * 1000)}
+        ready = {
+            descriptor for descriptor, _ in poll.poll(None if timeout is None else timeout * 1000)
+        }
         if self._readable in ready:
             os.read(self._readable, 64)
         return bool(ready - {self._readable})

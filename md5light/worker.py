@@ -62,7 +62,9 @@ class Worker:
     that this process has ended may free them by it.
     """
 
-    def __init__(self, config: Config, name: str, listener: Listener, *, burst: bool = False) -> None:
+    def __init__(
+        self, config: Config, name: str, listener: Listener, *, burst: bool = False
+    ) -> None:
         self.name = name
         self._config = config
         self._burst = burst
@@ -180,7 +182,9 @@ class Worker:
             log.info(status, job=job.id, md5=outcome.md5, size=outcome.size, seconds=seconds)
         else:
             event = "retrying" if status == "queued" else status
-            log.info(event, job=job.id, attempt=job.attempts, code=outcome.code, reason=outcome.message)
+            log.info(
+                event, job=job.id, attempt=job.attempts, code=outcome.code, reason=outcome.message
+            )
         if job.email and status in ("done", "failed"):
             self._mail_owed.set()
 
@@ -203,7 +207,9 @@ class Worker:
                 worked = self.mail_once()
             if not worked:
                 self._mailer.close()
-                if self._burst and self._at_work == 1:  # the slots have ended: nobody owes another mail
+                if (
+                    self._burst and self._at_work == 1
+                ):  # the slots have ended: nobody owes another mail
                     return
                 self._mail_owed.wait(POLL_SECONDS)
 
@@ -223,7 +229,13 @@ class Worker:
 
     def _undelivered(self, mail: Mail, failure: Failure) -> None:
         self._persist(lambda: self._outbox.failed(mail, failure))
-        log.warning("mail_failed", job=mail.job_id, attempt=mail.attempts, code=failure.code, reason=failure.message)
+        log.warning(
+            "mail_failed",
+            job=mail.job_id,
+            attempt=mail.attempts,
+            code=failure.code,
+            reason=failure.message,
+        )
 
     def _compose(self, mail: Mail) -> EmailMessage:
         report = Report(

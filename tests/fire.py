@@ -92,17 +92,28 @@ class Fire:
         """Hold what the service did against what it promised."""
         self._calm()
         for job_id, body in self.accepted.items():
-            assert self.service.result(job_id, timeout=60).get("md5") == hashlib.md5(body).hexdigest()
-        wait_until(lambda: all(self.service.job(job_id)["mail"] == "sent" for job_id in self.accepted), timeout=60)
+            assert (
+                self.service.result(job_id, timeout=60).get("md5") == hashlib.md5(body).hexdigest()
+            )
+        wait_until(
+            lambda: all(self.service.job(job_id)["mail"] == "sent" for job_id in self.accepted),
+            timeout=60,
+        )
         self._check_mails()
         with contextlib.closing(sqlite3.connect(self.service.database)) as database:
             assert database.execute("pragma integrity_check").fetchall() == [("ok",)]
 
     def _check_mails(self) -> None:
-        sent = Counter((mail.recipients[0], mail.message["Message-ID"]) for mail in self._postbox.mails)
-        assert len(sent) >= len(self.accepted)  # a job whose 202 was lost with its server may be done as well
+        sent = Counter(
+            (mail.recipients[0], mail.message["Message-ID"]) for mail in self._postbox.mails
+        )
+        assert len(sent) >= len(
+            self.accepted
+        )  # a job whose 202 was lost with its server may be done as well
         assert set(sent.values()) <= {1, 2}
-        assert len({recipient for recipient, _ in sent}) == len(sent), "a second mail must be recognised by its id"
+        assert len({recipient for recipient, _ in sent}) == len(sent), (
+            "a second mail must be recognised by its id"
+        )
         assert sum(count - 1 for count in sent.values()) <= self.kills * 2
 
     # --- the client ----------------------------------------------------------------------------------------
@@ -115,7 +126,9 @@ class Fire:
             url = self._origin.serve(f"/{number}", body)
             try:
                 answer = requests.post(
-                    f"{self.service.url}/submit", data={"url": url, "email": f"n{number}@example.com"}, timeout=20
+                    f"{self.service.url}/submit",
+                    data={"url": url, "email": f"n{number}@example.com"},
+                    timeout=20,
                 )
             except requests.RequestException:
                 self.refused[0] += 1
@@ -153,7 +166,9 @@ class Fire:
 
     def _lock(self) -> None:
         """Hold the database's lock while jobs are refused or wait."""
-        with contextlib.closing(sqlite3.connect(self.service.database, timeout=10, isolation_level=None)) as database:
+        with contextlib.closing(
+            sqlite3.connect(self.service.database, timeout=10, isolation_level=None)
+        ) as database:
             database.execute("begin immediate")
             self._quiet.wait(self._random.uniform(0.5, 2))
             database.execute("rollback")

@@ -32,10 +32,18 @@ class Raw(bytes):
 
 
 def reply(
-    body: bytes = b"", status: str = "200 OK", *headers: str, length: int | None = None, version: str = "HTTP/1.1"
+    body: bytes = b"",
+    status: str = "200 OK",
+    *headers: str,
+    length: int | None = None,
+    version: str = "HTTP/1.1",
 ) -> Raw:
     """Write an answer with a Content-Length of `length`, by default the body's own."""
-    lines = [f"{version} {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
+    lines = [
+        f"{version} {status}",
+        f"Content-Length: {len(body) if length is None else length}",
+        *headers,
+    ]
     return Raw("\r\n".join([*lines, "", ""]).encode("utf-8") + body)
 
 
@@ -73,7 +81,9 @@ class Peer:
             self.send(data[start : start + step])
             time.sleep(0.05)
 
-    def reply(self, body: bytes = b"", status: str = "200 OK", *headers: str, length: int | None = None) -> bool:
+    def reply(
+        self, body: bytes = b"", status: str = "200 OK", *headers: str, length: int | None = None
+    ) -> bool:
         self.send(reply(body, status, *headers, length=length))
         return True
 
@@ -189,7 +199,10 @@ class Origin:
             self.heads.append(head)
             self._counts[path] += 1
             number = self._counts[path]
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
         script = self._scripts.get(path) or self._scripts.get(path.partition("?")[0]) or _missing
         return script(Peer(connection, path, head, number, turn, headers))
 

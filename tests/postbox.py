@@ -30,7 +30,16 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-__all__ = ["HANG_UP", "SILENCE", "Drip", "Mail", "Postbox", "ScriptedPostbox", "certificates", "repeat"]
+__all__ = [
+    "HANG_UP",
+    "SILENCE",
+    "Drip",
+    "Mail",
+    "Postbox",
+    "ScriptedPostbox",
+    "certificates",
+    "repeat",
+]
 
 
 @dataclass(frozen=True)
@@ -111,11 +120,15 @@ class Postbox:
         self._controller.listener.close()
 
     # aiosmtpd calls these by their names.
-    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+    async def handle_MAIL(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: Any
+    ) -> str:
         envelope.mail_from = address
         return "250 OK"
 
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+    async def handle_RCPT(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: Any
+    ) -> str:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -123,8 +136,14 @@ class Postbox:
         self.mails.append(Mail(envelope.mail_from, envelope.rcpt_tos, envelope.content))
         return "250 OK"
 
-    def _authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
-        given = (data.login.decode(), data.password.decode()) if isinstance(data, LoginPassword) else None
+    def _authenticate(
+        self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any
+    ) -> AuthResult:
+        given = (
+            (data.login.decode(), data.password.decode())
+            if isinstance(data, LoginPassword)
+            else None
+        )
         return AuthResult(success=given == self._login, handled=False)
 
 
@@ -149,7 +168,9 @@ class _Controller(Controller):
                 self.loop.call_soon_threadsafe(server.transport.abort)
 
     def _create_server(self) -> Any:
-        return self.loop.create_server(self._factory_invoker, sock=self.listener, ssl=self.ssl_context)
+        return self.loop.create_server(
+            self._factory_invoker, sock=self.listener, ssl=self.ssl_context
+        )
 
 
 @dataclass(frozen=True)
@@ -201,7 +222,9 @@ class ScriptedPostbox:
         self.heard: list[str] = []
         self.connections = 0
         self._tls, self._starttls = tls, starttls
-        self._answers: dict[str, Iterator[Answer]] = {step: iter(answer) for step, answer in answers.items()}
+        self._answers: dict[str, Iterator[Answer]] = {
+            step: iter(answer) for step, answer in answers.items()
+        }
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host, self.port = self._listener.getsockname()
         self._open: list[socket.socket] = []

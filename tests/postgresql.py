@@ -22,7 +22,9 @@ from tests.waiting import wait_until
 SETTINGS = {"unix_socket_directories": "", "max_connections": "200"}
 
 #: neither server runs as root
-UNPRIVILEGED: dict[str, Any] = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
+UNPRIVILEGED: dict[str, Any] = (
+    {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
+)
 
 #: a pooler that gives each transaction another session, of very few
 PGBOUNCER = """
@@ -41,7 +43,9 @@ default_pool_size = 2
 
 def binaries() -> Path:
     """Return the folder of the server's programs."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4]))
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4])
+    )
     initdb = found[-1] if found else shutil.which("initdb")
     assert initdb, "PostgreSQL is missing. On Debian or Ubuntu: sudo apt-get install postgresql"
     return Path(initdb).parent
@@ -58,7 +62,9 @@ class PostgreSQLServer:
         self.port = _free_port()
         if UNPRIVILEGED:
             shutil.chown(self._folder, "nobody")
-        self._run("initdb", "-D", self._data, "-U", "md5light", "-A", "trust", "--no-locale", "-E", "UTF8")
+        self._run(
+            "initdb", "-D", self._data, "-U", "md5light", "-A", "trust", "--no-locale", "-E", "UTF8"
+        )
         settings = {**SETTINGS, "port": self.port, "listen_addresses": self._address}
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
@@ -92,9 +98,16 @@ class PostgreSQLServer:
         command = [str(binaries() / program), *map(str, arguments)]
         options = UNPRIVILEGED
         if self._host:  # root enters it, nobody goes on
-            user = ["setpriv", "--reuid=nobody", f"--regid={UNPRIVILEGED['group']}", "--clear-groups"]
+            user = [
+                "setpriv",
+                "--reuid=nobody",
+                f"--regid={UNPRIVILEGED['group']}",
+                "--clear-groups",
+            ]
             command, options = [*self._host.enter, *user, *command], {}
-        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **options)
+        output = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **options
+        )
         output.check_returncode()
 
 
@@ -107,9 +120,13 @@ def pgbouncer(server: PostgreSQLServer) -> Iterator[int]:
     with tempfile.TemporaryDirectory(prefix="md5light-pgbouncer-") as folder:
         Path(folder).chmod(0o755)
         Path(folder, "users").write_text('"md5light" ""\n')
-        Path(folder, "pgbouncer.ini").write_text(PGBOUNCER.format(target=server.port, port=port, folder=folder))
+        Path(folder, "pgbouncer.ini").write_text(
+            PGBOUNCER.format(target=server.port, port=port, folder=folder)
+        )
         with Path(folder, "log").open("w") as log:
-            process = subprocess.Popen([program, f"{folder}/pgbouncer.ini"], stderr=log, **UNPRIVILEGED)
+            process = subprocess.Popen(
+                [program, f"{folder}/pgbouncer.ini"], stderr=log, **UNPRIVILEGED
+            )
         try:
             wait_until(lambda: _listens(port), message="PgBouncer to listen")
             yield port

@@ -42,7 +42,9 @@ TEST_SETTINGS: dict[str, dict[str, object]] = {
 class Command:
     """One of the commands, running; its log can be read while it runs."""
 
-    def __init__(self, log: Path, function: str, *arguments: str, cwd: Path, host: Host | None = None) -> None:
+    def __init__(
+        self, log: Path, function: str, *arguments: str, cwd: Path, host: Host | None = None
+    ) -> None:
         self.log = log
         program = f"from md5light.cli import {function}; {function}()"
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -63,7 +65,9 @@ class Command:
 
         def look() -> re.Match[str] | None:
             match = re.search(pattern, self.lines)
-            assert match or self.process.poll() is None, f"ended with {self.process.returncode}: {self.lines}"
+            assert match or self.process.poll() is None, (
+                f"ended with {self.process.returncode}: {self.lines}"
+            )
             return match
 
         match = wait_until(look, message=f"{pattern} in {self.log}")
@@ -101,7 +105,10 @@ class Service:
         self.database = folder / "md5light.sqlite3"
         self.commands: list[Command] = []
         self.url = ""
-        sections = {name: {**TEST_SETTINGS.get(name, {}), **settings.get(name, {})} for name in TEST_SETTINGS}
+        sections = {
+            name: {**TEST_SETTINGS.get(name, {}), **settings.get(name, {})}
+            for name in TEST_SETTINGS
+        }
         self.config.write_text(
             "".join(
                 f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in section.items())
@@ -118,7 +125,9 @@ class Service:
 
     def start(self, function: str, *arguments: str) -> Command:
         log = self.folder / f"{function}-{len(self.commands)}.log"
-        command = Command(log, function, "--config", str(self.config), *arguments, cwd=self.folder, host=self.host)
+        command = Command(
+            log, function, "--config", str(self.config), *arguments, cwd=self.folder, host=self.host
+        )
         self.commands.append(command)
         return command
 
@@ -158,7 +167,9 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *pool_arguments: str, **settings: Mapping[str, object]) -> Iterator[Service]:
+def running(
+    folder: Path, *pool_arguments: str, **settings: Mapping[str, object]
+) -> Iterator[Service]:
     """Start a server and a pool."""
     with Service(folder, **settings) as service:
         service.start_server()

@@ -65,7 +65,9 @@ def test_a_request_that_is_being_answered_is_not_closed_to_make_room(service: Se
 
 
 @pytest.mark.parametrize("beginning", BEGINNINGS.values(), ids=BEGINNINGS.keys())
-def test_clients_that_reset_their_connections_harm_nobody(service: Service, beginning: bytes) -> None:
+def test_clients_that_reset_their_connections_harm_nobody(
+    service: Service, beginning: bytes
+) -> None:
     for _ in range(50):
         with connect(service) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -84,7 +86,9 @@ def test_a_flood_of_oversized_bodies_is_refused(service: Service) -> None:
 def test_submissions_that_wait_for_the_database_let_others_pass(service: Service) -> None:
     request = b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
     with contextlib.ExitStack() as opened:
-        other = opened.enter_context(contextlib.closing(sqlite3.connect(service.database, isolation_level=None)))
+        other = opened.enter_context(
+            contextlib.closing(sqlite3.connect(service.database, isolation_level=None))
+        )
         other.execute("begin immediate")
         for _ in range(50):
             opened.enter_context(connect(service)).sendall(request + b'{"url":"http://a.example"}')

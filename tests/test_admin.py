@@ -29,7 +29,9 @@ from tests.postbox import SILENCE, Postbox, ScriptedPostbox, certificates, repea
 from tests.test_cli import run, start
 from tests.waiting import wait_until
 
-HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, "http://files.example.com/a", "text/plain", '"1"', None)
+HASHED = Hashed(
+    "f4afe93ad799484b1d512cc20e93efd1", 7, "http://files.example.com/a", "text/plain", '"1"', None
+)
 NOT_FOUND = PermanentFailure("http_status", "The server answered 404.")
 UNKNOWN_ID = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
 RECIPIENT = "ann@example.org"
@@ -49,7 +51,9 @@ def clock() -> Clock:
 @pytest.fixture
 def database(tmp_path: Path, clock: Clock) -> Iterator[Database]:
     """Make the database that the defaults name in the folder of the test."""
-    with closing(open_database(str(tmp_path / "md5light.sqlite3"), durable=False, clock=clock)) as database:
+    with closing(
+        open_database(str(tmp_path / "md5light.sqlite3"), durable=False, clock=clock)
+    ) as database:
         yield database
 
 
@@ -139,7 +143,9 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", ["config", "jobs", "mail", *COMMANDS])
-def test_each_command_has_help_with_an_example_that_it_understands(command: str, tmp_path: Path) -> None:
+def test_each_command_has_help_with_an_example_that_it_understands(
+    command: str, tmp_path: Path
+) -> None:
     printed = said(run("md5light", *command.split(), "--help", cwd=tmp_path, COLUMNS="200"))
     example = re.search(rf"^example: md5light ({command}.*)$", printed, re.MULTILINE)
     assert example
@@ -173,7 +179,15 @@ def test_wrong_usage(arguments: list[str], problem: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "command", ["jobs list", "jobs show x", "jobs retry x", "jobs cancel x", "jobs purge --older-than 1d", "stats"]
+    "command",
+    [
+        "jobs list",
+        "jobs show x",
+        "jobs retry x",
+        "jobs cancel x",
+        "jobs purge --older-than 1d",
+        "stats",
+    ],
 )
 def test_a_database_that_is_not_there_is_not_made(command: str, tmp_path: Path) -> None:
     problem = refused(run("md5light", *command.split(), cwd=tmp_path))
@@ -201,10 +215,14 @@ def test_a_reader_that_goes_away_is_not_complained_about(jobs: Jobs, tmp_path: P
 
 
 @pytest.mark.parametrize("arguments", [["jobs", "list"], ["--help"]])
-def test_nobody_reading_at_all_is_not_complained_about(arguments: list[str], jobs: Jobs, tmp_path: Path) -> None:
+def test_nobody_reading_at_all_is_not_complained_about(
+    arguments: list[str], jobs: Jobs, tmp_path: Path
+) -> None:
     read, write = os.pipe()
     os.close(read)
-    process = start("md5light", *arguments, cwd=tmp_path, stdout=write, environ={"PYTHONUNBUFFERED": ""})
+    process = start(
+        "md5light", *arguments, cwd=tmp_path, stdout=write, environ={"PYTHONUNBUFFERED": ""}
+    )
     os.close(write)
     assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 1
@@ -218,7 +236,13 @@ def test_list_shows_the_newest_first_in_columns(jobs: Jobs, tmp_path: Path) -> N
     head, *lines = said(run("md5light", "jobs", "list", cwd=tmp_path)).splitlines()
     assert head.split() == ["ID", "STATUS", "ATTEMPTS", "SUBMITTED", "RESULT", "URL"]
     assert [line.split()[0] for line in lines] == ids
-    assert [line.split()[1] for line in lines] == ["queued", "running", "canceled", "failed", "done"]
+    assert [line.split()[1] for line in lines] == [
+        "queued",
+        "running",
+        "canceled",
+        "failed",
+        "done",
+    ]
     assert [line.split()[-2] for line in lines] == ["-", "bytes", "-", "http_status", HASHED.md5]
     assert {line.index("http://files.example.com/a") for line in lines} == {head.index("URL")}
 
@@ -265,7 +289,9 @@ def test_show_tells_all_but_the_address(jobs: Jobs, tmp_path: Path) -> None:
 
 
 def test_what_a_server_sent_moves_nothing_on_the_terminal(jobs: Jobs, tmp_path: Path) -> None:
-    job_id = jobs.ended(Hashed("0" * 32, 1, "http://evil.example.com/\x1b[2J", "text/plain\r", "é\u202e", None))
+    job_id = jobs.ended(
+        Hashed("0" * 32, 1, "http://evil.example.com/\x1b[2J", "text/plain\r", "é\u202e", None)
+    )
     printed = said(run("md5light", "jobs", "show", job_id, cwd=tmp_path, PYTHONIOENCODING="ascii"))
     assert "http://evil.example.com/\\x1b[2J\n" in printed
     assert printed.isascii()
@@ -275,11 +301,16 @@ def test_what_a_server_sent_moves_nothing_on_the_terminal(jobs: Jobs, tmp_path: 
 @pytest.mark.parametrize("verb", ["show", "retry", "cancel"])
 @pytest.mark.parametrize("job_id", [UNKNOWN_ID, "nothing", "☃", "%"])
 def test_a_job_that_does_not_exist(verb: str, job_id: str, jobs: Jobs, tmp_path: Path) -> None:
-    assert refused(run("md5light", "jobs", verb, job_id, cwd=tmp_path)) == f"there is no job {job_id}"
+    assert (
+        refused(run("md5light", "jobs", verb, job_id, cwd=tmp_path)) == f"there is no job {job_id}"
+    )
 
 
 def test_an_id_that_is_no_text(jobs: Jobs, tmp_path: Path) -> None:
-    assert refused(run("md5light", "jobs", "show", os.fsdecode(b"\xff"), cwd=tmp_path)) == r"there is no job \udcff"
+    assert (
+        refused(run("md5light", "jobs", "show", os.fsdecode(b"\xff"), cwd=tmp_path))
+        == r"there is no job \udcff"
+    )
 
 
 # --- jobs retry, cancel and purge ------------------------------------------------------------------------------
@@ -291,11 +322,18 @@ def test_retry_makes_a_job_due_as_if_it_were_new(state: str, jobs: Jobs, tmp_pat
     assert said(run("md5light", "jobs", "retry", job_id, cwd=tmp_path)) == f"{job_id} queued\n"
     job = jobs.queue.get(job_id)
     assert job
-    assert (job.status, job.attempts, job.error_code, job.error_message) == ("queued", 0, None, None)
+    assert (job.status, job.attempts, job.error_code, job.error_message) == (
+        "queued",
+        0,
+        None,
+        None,
+    )
     assert (job.started_at, job.finished_at) == (None, None)
 
 
-def test_a_retried_job_owes_its_mail_anew(jobs: Jobs, database: Database, clock: Clock, tmp_path: Path) -> None:
+def test_a_retried_job_owes_its_mail_anew(
+    jobs: Jobs, database: Database, clock: Clock, tmp_path: Path
+) -> None:
     outbox = Outbox(database, lease_seconds=60, max_attempts=3, retry_seconds=30)
     job_id = jobs.failed(RECIPIENT)
     message_ids = []
@@ -303,12 +341,20 @@ def test_a_retried_job_owes_its_mail_anew(jobs: Jobs, database: Database, clock:
         mail = outbox.claim("w1")
         assert mail
         assert (mail.job_id, mail.status, mail.attempts) == (job_id, status, 1)
-        report = Report(mail.job_id, mail.url, mail.status, mail.md5, mail.size, mail.finished_at, None, "")
-        message_ids.append(compose(report, sender="md5@example.org", recipient=mail.recipient)["Message-ID"])
+        report = Report(
+            mail.job_id, mail.url, mail.status, mail.md5, mail.size, mail.finished_at, None, ""
+        )
+        message_ids.append(
+            compose(report, sender="md5@example.org", recipient=mail.recipient)["Message-ID"]
+        )
         assert outbox.sent(mail)
         if status == "failed":
             retried = in_json(run("md5light", "jobs", "retry", job_id, "--json", cwd=tmp_path))
-            assert (retried["status"], retried["mail"], retried["error"]) == ("queued", "waiting", None)
+            assert (retried["status"], retried["mail"], retried["error"]) == (
+                "queued",
+                "waiting",
+                None,
+            )
             clock.time = time.time() + 1  # it became due by the clock of the command
             claimed = jobs.queue.claim("w1")
             assert claimed
@@ -339,7 +385,8 @@ def test_cancel_ends_a_job(state: str, jobs: Jobs, database: Database, tmp_path:
 def test_a_job_that_has_ended_is_not_canceled(state: str, jobs: Jobs, tmp_path: Path) -> None:
     job_id = getattr(jobs, state)()
     assert (
-        refused(run("md5light", "jobs", "cancel", job_id, cwd=tmp_path)) == f"job {job_id} has ended: it is {state}"
+        refused(run("md5light", "jobs", "cancel", job_id, cwd=tmp_path))
+        == f"job {job_id} has ended: it is {state}"
     )
 
 
@@ -350,7 +397,8 @@ def test_cancel_as_json_tells_the_job(jobs: Jobs, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "older", "younger"), [("30d", 31 * 86400, 29 * 86400), ("12h", 44000, 43000), ("15m", 960, 840)]
+    ("age", "older", "younger"),
+    [("30d", 31 * 86400, 29 * 86400), ("12h", 44000, 43000), ("15m", 960, 840)],
 )
 def test_purge_removes_what_ended_longer_ago(
     age: str, older: float, younger: float, jobs: Jobs, clock: Clock, tmp_path: Path
@@ -360,7 +408,10 @@ def test_purge_removes_what_ended_longer_ago(
     kept = jobs.done()
     clock.time = now - older
     jobs.one_of_each()
-    assert said(run("md5light", "jobs", "purge", "--older-than", age, cwd=tmp_path)) == "3 jobs removed\n"
+    assert (
+        said(run("md5light", "jobs", "purge", "--older-than", age, cwd=tmp_path))
+        == "3 jobs removed\n"
+    )
     assert [job.id for job in jobs.queue.newest(10) if job.finished] == [kept]
     assert len(jobs.queue.newest(10)) == 3
 
@@ -369,7 +420,9 @@ def test_purge_goes_on_until_nothing_is_left(jobs: Jobs, clock: Clock, tmp_path:
     clock.time -= 3600
     for _ in range(1001):  # two transactions and one more job
         jobs.canceled()
-    purged = in_json(run("md5light", "jobs", "purge", "--older-than", "45s", "--json", cwd=tmp_path))
+    purged = in_json(
+        run("md5light", "jobs", "purge", "--older-than", "45s", "--json", cwd=tmp_path)
+    )
     assert purged == {"removed": 1001}
     assert jobs.queue.newest(1) == []
 
@@ -377,7 +430,9 @@ def test_purge_goes_on_until_nothing_is_left(jobs: Jobs, clock: Clock, tmp_path:
 # --- stats -----------------------------------------------------------------------------------------------------
 
 
-def test_stats_count_what_goes_on_and_what_was(jobs: Jobs, database: Database, tmp_path: Path) -> None:
+def test_stats_count_what_goes_on_and_what_was(
+    jobs: Jobs, database: Database, tmp_path: Path
+) -> None:
     jobs.one_of_each()
     jobs.queue.cancel(jobs.queued())
     Totals(database).sign("w1")
@@ -400,7 +455,11 @@ def test_stats_count_what_goes_on_and_what_was(jobs: Jobs, database: Database, t
 
 def test_stats_of_a_new_database(database: Database, tmp_path: Path) -> None:
     counted = in_json(run("md5light", "stats", "--json", cwd=tmp_path))
-    assert (counted["workers"], counted["mean_seconds"], counted["last_worker_sign_seconds"]) == (0, None, None)
+    assert (counted["workers"], counted["mean_seconds"], counted["last_worker_sign_seconds"]) == (
+        0,
+        None,
+        None,
+    )
 
 
 # --- mail test -------------------------------------------------------------------------------------------------
@@ -413,7 +472,13 @@ def configure(
     file = tmp_path / "config.ini"
     file.touch(mode=0o600)
     lines = [f"{key} = {value}" for key, value in smtp.items()]
-    sections = ["[queue]", f"database = {database}", "[worker]", f"shutdown_seconds = {shutdown_seconds}", "[smtp]"]
+    sections = [
+        "[queue]",
+        f"database = {database}",
+        "[worker]",
+        f"shutdown_seconds = {shutdown_seconds}",
+        "[smtp]",
+    ]
     file.write_text("\n".join([*sections, *lines, ""]))
 
 
@@ -430,7 +495,14 @@ def steps(done: CompletedProcess[str]) -> list[str]:
 def test_a_mail_is_sent_step_by_step(tmp_path: Path) -> None:
     context, ca_file = certificates(tmp_path)
     with Postbox(starttls=context, login=("md5", "hunter2")) as postbox:
-        configure(tmp_path, host="localhost", port=postbox.port, ca_file=ca_file, username="md5", password="hunter2")
+        configure(
+            tmp_path,
+            host="localhost",
+            port=postbox.port,
+            ca_file=ca_file,
+            username="md5",
+            password="hunter2",
+        )
         done = mail_test(tmp_path)
         assert said(done).endswith("\nlocalhost has taken the mail over.\n")
         assert steps(done) == ["address", *OPENING, "sender", "recipient", "message"]
@@ -442,7 +514,9 @@ def test_without_a_server_the_mail_is_kept_in_the_maildir(tmp_path: Path) -> Non
     configure(tmp_path, maildir="mails")
     done = mail_test(tmp_path, "ann@localhost")
     assert done.returncode == 0
-    assert done.stdout.endswith(f"The mail is kept in {tmp_path}/mails, since [smtp] host is empty.\n")
+    assert done.stdout.endswith(
+        f"The mail is kept in {tmp_path}/mails, since [smtp] host is empty.\n"
+    )
     assert len(list((tmp_path / "mails/new").iterdir())) == 1
     assert "ann" not in done.stderr
 
@@ -450,26 +524,46 @@ def test_without_a_server_the_mail_is_kept_in_the_maildir(tmp_path: Path) -> Non
 def test_a_maildir_that_can_not_be_written(tmp_path: Path) -> None:
     configure(tmp_path, maildir="/proc/mails")
     done = mail_test(tmp_path)
-    assert (done.returncode, done.stderr) == (1, "md5light: the mail was not delivered: maildir failed\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "md5light: the mail was not delivered: maildir failed\n",
+    )
     assert steps(done)[-1].startswith("maildir failed: The mail could not be written")
 
 
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
-        ({"CONNECT": repeat("554 go away")}, "greeting failed: The mail server answered 554 to the connection."),
-        ({"STARTTLS": repeat("454 no")}, "TLS failed: The mail server answered 454 to the STARTTLS."),
-        ({"AUTH": repeat("535 who?")}, "login failed: The mail server answered 535 to the login. 535 who?"),
-        ({"MAIL": repeat("550 not you")}, "sender failed: The mail server answered 550 to the sender. 550 not you"),
+        (
+            {"CONNECT": repeat("554 go away")},
+            "greeting failed: The mail server answered 554 to the connection.",
+        ),
+        (
+            {"STARTTLS": repeat("454 no")},
+            "TLS failed: The mail server answered 454 to the STARTTLS.",
+        ),
+        (
+            {"AUTH": repeat("535 who?")},
+            "login failed: The mail server answered 535 to the login. 535 who?",
+        ),
+        (
+            {"MAIL": repeat("550 not you")},
+            "sender failed: The mail server answered 550 to the sender. 550 not you",
+        ),
         (
             {"RCPT": repeat(f"550 <{RECIPIENT}> unknown")},
             f"recipient failed: The mail server answered 550 to the recipient. 550 <{RECIPIENT}> unknown",
         ),
-        ({"END": repeat("452 full")}, "message failed: The mail server answered 452 to the message. 452 full"),
+        (
+            {"END": repeat("452 full")},
+            "message failed: The mail server answered 452 to the message. 452 full",
+        ),
         ({"EHLO": [SILENCE]}, "greeting failed: The mail server was silent for too long."),
     ],
 )
-def test_what_a_server_refuses_is_told_plainly(script: dict[str, Any], problem: str, tmp_path: Path) -> None:
+def test_what_a_server_refuses_is_told_plainly(
+    script: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
     context, ca_file = certificates(tmp_path)
     with ScriptedPostbox(starttls=context, **script) as postbox:
         smtp = {"host": "localhost", "port": postbox.port, "ca_file": ca_file, "timeout": 2}
@@ -478,7 +572,10 @@ def test_what_a_server_refuses_is_told_plainly(script: dict[str, Any], problem: 
         assert postbox.mails == []
     assert steps(done)[-1].startswith(problem)
     step = problem.partition(" ")[0]
-    assert (done.returncode, done.stderr) == (1, f"md5light: the mail was not delivered: {step} failed\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"md5light: the mail was not delivered: {step} failed\n",
+    )
     assert "hunter2" not in done.stdout + done.stderr
 
 
@@ -503,10 +600,14 @@ def test_a_certificate_that_is_not_trusted_is_told_plainly(tmp_path: Path) -> No
         configure(tmp_path, host="localhost", port=postbox.port, security="tls")
         done = mail_test(tmp_path)
     assert done.returncode == 1
-    assert steps(done)[-1].startswith("TLS failed: The certificate of the mail server is not trusted")
+    assert steps(done)[-1].startswith(
+        "TLS failed: The certificate of the mail server is not trusted"
+    )
 
 
-@pytest.mark.parametrize("address", ["ann", "ann@localhost", "ann@example.org\nBcc: bob@example.org", ""])
+@pytest.mark.parametrize(
+    "address", ["ann", "ann@localhost", "ann@example.org\nBcc: bob@example.org", ""]
+)
 def test_an_address_that_is_none_is_wrong_usage(address: str, tmp_path: Path) -> None:
     with Postbox() as postbox:
         configure(tmp_path, host=postbox.host, port=postbox.port, security="none")
@@ -555,7 +656,9 @@ def test_check_takes_a_database_in_use(jobs: Jobs, tmp_path: Path) -> None:
         ("config.ini", "is not an SQLite database"),
     ],
 )
-def test_check_finds_a_database_that_could_not_be_used(database: str, problem: str, tmp_path: Path) -> None:
+def test_check_finds_a_database_that_could_not_be_used(
+    database: str, problem: str, tmp_path: Path
+) -> None:
     configure(tmp_path, database=database)
     told = refused(check(tmp_path), code=78)
     assert told.startswith(f"config.ini: [queue] database = {tmp_path / database}: {problem}")
@@ -598,12 +701,16 @@ def test_check_warns_of_a_mail_server_out_of_reach(tmp_path: Path) -> None:
     port = free_port()
     configure(tmp_path, host="127.0.0.1", port=port)
     told = warning(check(tmp_path))
-    assert told == f"[smtp] host = 127.0.0.1, port = {port}: can't be reached now: Connection refused"
+    assert (
+        told == f"[smtp] host = 127.0.0.1, port = {port}: can't be reached now: Connection refused"
+    )
 
 
 def test_check_waits_for_a_mail_server_only_so_long(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        waiting = [socket.socket() for _ in range(8)]  # who fill what the listener lets wait; others are not answered
+        waiting = [
+            socket.socket() for _ in range(8)
+        ]  # who fill what the listener lets wait; others are not answered
         for client in waiting:
             client.setblocking(False)
             client.connect_ex(full.getsockname())

@@ -51,4 +51,6 @@ def test_an_older_program_says_in_one_line_that_it_is_older(tmp_path: Path) -> N
             command = service.start(function)
             assert command.process.wait(20) == 1
             (line,) = command.lines.splitlines()
-            assert re.fullmatch(r"md5light-\w+: database .*: schema 99 of a newer md5light \(.*\)", line)
+            assert re.fullmatch(
+                r"md5light-\w+: database .*: schema 99 of a newer md5light \(.*\)", line
+            )

@@ -130,7 +130,9 @@ def test_a_child_that_closes_does_not_silence_its_pool(tmp_path: Path) -> None:
         assert child.line() == "woken"
 
 
-def test_what_a_killed_pool_left_behind_is_cleared_away(tmp_path: Path, stop: tuple[int, int]) -> None:
+def test_what_a_killed_pool_left_behind_is_cleared_away(
+    tmp_path: Path, stop: tuple[int, int]
+) -> None:
     database = tmp_path / "jobs.sqlite3"
     with Child(LISTENING, database) as child:
         assert child.line() == "listening"
@@ -144,7 +146,9 @@ def test_what_a_killed_pool_left_behind_is_cleared_away(tmp_path: Path, stop: tu
     listener.close()
 
 
-def test_a_number_that_a_killed_pool_had_can_be_used_again(tmp_path: Path, stop: tuple[int, int]) -> None:
+def test_a_number_that_a_killed_pool_had_can_be_used_again(
+    tmp_path: Path, stop: tuple[int, int]
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as left:
         left.bind(str(tmp_path / f"jobs.sqlite3-bell-{os.getpid()}"))
     listener = BellListener(tmp_path / "jobs.sqlite3")
@@ -160,7 +164,9 @@ def test_a_file_that_only_has_such_a_name_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["[j]obs.sqlite3", "*.sqlite3", "job?.sqlite3"])
-def test_signs_of_patterns_in_a_name_are_themselves(tmp_path: Path, stop: tuple[int, int], name: str) -> None:
+def test_signs_of_patterns_in_a_name_are_themselves(
+    tmp_path: Path, stop: tuple[int, int], name: str
+) -> None:
     listener = BellListener(tmp_path / "jobs.sqlite3")
     ring(tmp_path / name, 1)
     assert rings_heard(listener, stop[0]) == 0
@@ -181,7 +187,9 @@ def test_a_path_may_be_longer_than_a_socket_address(tmp_path: Path, stop: tuple[
     assert bells(folder) == []
 
 
-def test_more_rings_than_a_socket_holds_wait_for_nobody(tmp_path: Path, stop: tuple[int, int]) -> None:
+def test_more_rings_than_a_socket_holds_wait_for_nobody(
+    tmp_path: Path, stop: tuple[int, int]
+) -> None:
     listener = BellListener(tmp_path / "jobs.sqlite3")
     ring(tmp_path / "jobs.sqlite3", 100_000)
     assert 1 <= rings_heard(listener, stop[0]) < 100_000

@@ -25,15 +25,27 @@ COMMANDS = {
 }
 
 #: arguments with which each command would go to work
-WORKING = {"md5light": ["config", "show"], "md5light-server": ["--port", "0"], "md5light-worker": ["--burst"]}
+WORKING = {
+    "md5light": ["config", "show"],
+    "md5light-server": ["--port", "0"],
+    "md5light-worker": ["--burst"],
+}
 
 every_command = pytest.mark.parametrize("command", COMMANDS)
 
 
 def start(
-    command: str, *arguments: str, cwd: Path, stdout: int = subprocess.PIPE, environ: Mapping[str, str] | None = None
+    command: str,
+    *arguments: str,
+    cwd: Path,
+    stdout: int = subprocess.PIPE,
+    environ: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("MD5LIGHT_CONFIG", "COLUMNS")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MD5LIGHT_CONFIG", "COLUMNS")
+    }
     return subprocess.Popen(
         [sys.executable, *COMMANDS[command], *arguments],
         cwd=cwd,
@@ -45,7 +57,9 @@ def start(
     )
 
 
-def run(command: str, *arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(
+    command: str, *arguments: str, cwd: Path, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     process = start(command, *arguments, cwd=cwd, environ=environ)
     try:
@@ -132,17 +146,31 @@ def test_version(command: str, tmp_path: Path) -> None:
         ("md5light", ["fly"], "invalid choice: 'fly'"),
         ("md5light", ["config"], "required: check|show"),
         ("md5light", ["--config"], "expected one argument"),
-        ("md5light", ["--conf", "x", "config", "show"], ""),  # no abbreviations: they would become fixed
+        (
+            "md5light",
+            ["--conf", "x", "config", "show"],
+            "",
+        ),  # no abbreviations: they would become fixed
         ("md5light-server", ["--port", "http"], "--port: must be a whole number from 0 to 65535"),
         ("md5light-server", ["--port", "65536"], "--port: must be a whole number from 0 to 65535"),
         ("md5light-server", ["--host", ""], "--host: must be a host name or an IP address"),
         ("md5light-server", ["now"], "unrecognized arguments: now"),
-        ("md5light-worker", ["--processes", "0"], "--processes: must be a whole number from 1 to 1000"),
-        ("md5light-worker", ["--threads", "many"], "--threads: must be a whole number from 1 to 1000"),
+        (
+            "md5light-worker",
+            ["--processes", "0"],
+            "--processes: must be a whole number from 1 to 1000",
+        ),
+        (
+            "md5light-worker",
+            ["--threads", "many"],
+            "--threads: must be a whole number from 1 to 1000",
+        ),
         ("md5light-worker", ["--port", "1"], "unrecognized arguments: --port 1"),
     ],
 )
-def test_wrong_usage_exits_with_2(command: str, arguments: list[str], problem: str, tmp_path: Path) -> None:
+def test_wrong_usage_exits_with_2(
+    command: str, arguments: list[str], problem: str, tmp_path: Path
+) -> None:
     done = run(command, *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"usage: {command} ")
@@ -158,7 +186,10 @@ def test_wrong_configuration_exits_with_78_and_one_line(command: str, tmp_path: 
     (tmp_path / "wrong.ini").write_text("[server]\nport = http\n")
     done = run(command, "--config", "wrong.ini", *WORKING[command], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr == f"{command}: wrong.ini: [server] port = http: must be a whole number from 0 to 65535\n"
+    assert (
+        done.stderr
+        == f"{command}: wrong.ini: [server] port = http: must be a whole number from 0 to 65535\n"
+    )
 
 
 @every_command
@@ -177,7 +208,15 @@ def test_config_check_names_the_file(tmp_path: Path) -> None:
 def test_config_show_tells_what_applies_and_no_password(tmp_path: Path) -> None:
     (tmp_path / "named.ini").write_text("[server]\nport = 1001\n[smtp]\npassword = hunter2\n")
     (tmp_path / "environ.ini").write_text("[server]\nport = 1002\n")
-    named = run("md5light", "--config", "named.ini", "config", "show", cwd=tmp_path, MD5LIGHT_CONFIG="environ.ini")
+    named = run(
+        "md5light",
+        "--config",
+        "named.ini",
+        "config",
+        "show",
+        cwd=tmp_path,
+        MD5LIGHT_CONFIG="environ.ini",
+    )
     environ = run("md5light", "config", "show", cwd=tmp_path, MD5LIGHT_CONFIG="environ.ini")
     assert (named.returncode, environ.returncode) == (0, 0)
     assert "\nport = 1001\n" in named.stdout
@@ -190,11 +229,16 @@ def test_config_show_tells_what_applies_and_no_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["md5light-server", "md5light-worker"])
-def test_a_database_that_can_not_be_used_exits_with_1_and_one_line(command: str, tmp_path: Path) -> None:
+def test_a_database_that_can_not_be_used_exits_with_1_and_one_line(
+    command: str, tmp_path: Path
+) -> None:
     (tmp_path / "config.ini").write_text("[queue]\ndatabase = none/jobs.sqlite3\n")
     done = run(command, "--config", "config.ini", *WORKING[command], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{command}: database {tmp_path}/none/jobs.sqlite3: No such file or directory\n"
+    assert (
+        done.stderr
+        == f"{command}: database {tmp_path}/none/jobs.sqlite3: No such file or directory\n"
+    )
 
 
 def test_a_port_that_is_taken_exits_with_1_and_one_line(tmp_path: Path) -> None:
@@ -202,7 +246,10 @@ def test_a_port_that_is_taken_exits_with_1_and_one_line(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         done = run("md5light-server", "--port", str(port), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"md5light-server: can't listen on http://127.0.0.1:{port}: Address already in use\n"
+    assert (
+        done.stderr
+        == f"md5light-server: can't listen on http://127.0.0.1:{port}: Address already in use\n"
+    )
 
 
 def test_a_reader_that_goes_away_is_not_complained_about(tmp_path: Path) -> None:
@@ -228,8 +275,12 @@ def test_output_that_can_not_be_written_exits_with_1_and_one_line(tmp_path: Path
 def test_a_server_tells_its_url_answers_and_stops_in_good_order(
     number: signal.Signals, tmp_path: Path, start_service: Start
 ) -> None:
-    (tmp_path / "config.ini").write_text("[server]\nhost = 192.0.2.1\nport = 1\n")  # which the flags beat
-    server = start_service("md5light-server", "--config", "config.ini", "--host", "127.0.0.1", "--port", "0")
+    (tmp_path / "config.ini").write_text(
+        "[server]\nhost = 192.0.2.1\nport = 1\n"
+    )  # which the flags beat
+    server = start_service(
+        "md5light-server", "--config", "config.ini", "--host", "127.0.0.1", "--port", "0"
+    )
     url = server.logged(r"event=listening url=\"?(http://127\.0\.0\.1:\d+)\b")[1]
     with urllib.request.urlopen(f"{url}/healthz", timeout=10) as answer:
         assert answer.status == 200

@@ -97,7 +97,9 @@ def test_a_file_that_can_not_be_read_is_named_with_the_reason(tmp_path: Path) ->
         assert error_of(partial(config.load, str(file), {})) == f"{file}: {reason}"
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe[\x00s\x00", b"[server]\nhost = \xe9\n", b"\x7fELF\x02\x80"])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe[\x00s\x00", b"[server]\nhost = \xe9\n", b"\x7fELF\x02\x80"]
+)
 def test_a_binary_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "config.ini"
     file.write_bytes(content)
@@ -128,7 +130,9 @@ def test_signs_of_comments_within_a_value_belong_to_it(load: Load) -> None:
     assert load("[smtp]\npassword = a#b ; c = d: e\n").smtp.password == "a#b ; c = d: e"
 
 
-@pytest.mark.parametrize("written", ["10.0.0.0/8 fd00::/8", "10.0.0.0/8,fd00::/8", " 10.0.0.0/8 ,\n  fd00::/8,"])
+@pytest.mark.parametrize(
+    "written", ["10.0.0.0/8 fd00::/8", "10.0.0.0/8,fd00::/8", " 10.0.0.0/8 ,\n  fd00::/8,"]
+)
 def test_lists_are_separated_by_spaces_or_commas(load: Load, written: str) -> None:
     download = load(f"[download]\nallow_networks = {written}\n").download
     assert download.allow_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
@@ -136,7 +140,12 @@ def test_lists_are_separated_by_spaces_or_commas(load: Load, written: str) -> No
 
 def test_ports_are_single_or_ranges_that_include_both_ends(load: Load) -> None:
     ports = load("[download]\nallow_ports = 443, 8000-8002\n").download.allow_ports
-    assert [port for port in (80, 443, 7999, 8000, 8001, 8002, 8003) if port in ports] == [443, 8000, 8001, 8002]
+    assert [port for port in (80, 443, 7999, 8000, 8001, 8002, 8003) if port in ports] == [
+        443,
+        8000,
+        8001,
+        8002,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +170,9 @@ def test_yes_and_no(load: Load, written: str, value: bool) -> None:
         ("smtp", "port", "1", "65535"),
     ],
 )
-def test_the_ends_of_a_range_belong_to_it(load: Load, section: str, key: str, low: str, high: str) -> None:
+def test_the_ends_of_a_range_belong_to_it(
+    load: Load, section: str, key: str, low: str, high: str
+) -> None:
     for value in (low, high):
         assert getattr(getattr(load(f"[{section}]\n{key} = {value}\n"), section), key) == int(value)
     for value in (str(int(low) - 1), str(int(high) + 1)):
@@ -183,31 +194,96 @@ def test_the_ends_of_a_range_belong_to_it(load: Load, section: str, key: str, lo
         ("server", "port", "9" * 5000, "must be a whole number from 0 to 65535"),
         ("server", "port", "80 ; the usual one", "must be a whole number from 0 to 65535"),
         ("server", "base_url", "md5.example.org", "must be a URL such as https://md5.example.org"),
-        ("server", "base_url", "ftp://example.org", "must be a URL such as https://md5.example.org"),
-        ("server", "base_url", "http://example.org/?a", "must be a URL such as https://md5.example.org"),
+        (
+            "server",
+            "base_url",
+            "ftp://example.org",
+            "must be a URL such as https://md5.example.org",
+        ),
+        (
+            "server",
+            "base_url",
+            "http://example.org/?a",
+            "must be a URL such as https://md5.example.org",
+        ),
         ("server", "trusted_proxy", "proxy.example.org", "must be an IP address"),
         ("queue", "database", "", "must be a file or postgresql://…"),
         ("queue", "database", "mysql://db", "must be a file or postgresql://…"),
-        ("queue", "database", "~nobody-at-all/db", "names the home folder of nobody on this machine"),
+        (
+            "queue",
+            "database",
+            "~nobody-at-all/db",
+            "names the home folder of nobody on this machine",
+        ),
         ("queue", "lease_seconds", "1m", "must be a number from 1 to 86400"),
         ("queue", "lease_seconds", "nan", "must be a number from 1 to 86400"),
         ("queue", "lease_seconds", "inf", "must be a number from 1 to 86400"),
         ("queue", "lease_seconds", "1e2", "must be a number from 1 to 86400"),
-        ("download", "allow_networks", "10.0.0.1/8", "must be networks such as 10.0.0.0/8 or fd00::/8; '10.0.0.1/8'"),
-        ("download", "allow_networks", "::/0 lan", "must be networks such as 10.0.0.0/8 or fd00::/8; 'lan' is not"),
+        (
+            "download",
+            "allow_networks",
+            "10.0.0.1/8",
+            "must be networks such as 10.0.0.0/8 or fd00::/8; '10.0.0.1/8'",
+        ),
+        (
+            "download",
+            "allow_networks",
+            "::/0 lan",
+            "must be networks such as 10.0.0.0/8 or fd00::/8; 'lan' is not",
+        ),
         ("download", "allow_ports", "", "must name at least one port"),
-        ("download", "allow_ports", "0", "must be ports from 1 to 65535 or ranges such as 8000-8999; '0' is neither"),
-        ("download", "allow_ports", "9-8", "must be ports from 1 to 65535 or ranges such as 8000-8999; '9-8'"),
-        ("download", "allow_ports", "80 65536", "must be ports from 1 to 65535 or ranges such as 8000-8999; '65536'"),
+        (
+            "download",
+            "allow_ports",
+            "0",
+            "must be ports from 1 to 65535 or ranges such as 8000-8999; '0' is neither",
+        ),
+        (
+            "download",
+            "allow_ports",
+            "9-8",
+            "must be ports from 1 to 65535 or ranges such as 8000-8999; '9-8'",
+        ),
+        (
+            "download",
+            "allow_ports",
+            "80 65536",
+            "must be ports from 1 to 65535 or ranges such as 8000-8999; '65536'",
+        ),
         ("download", "user_agent", "", "must be printable ASCII characters"),
         ("download", "user_agent", "é", "must be printable ASCII characters"),
         ("smtp", "security", "ssl", "must be one of: starttls, tls, none"),
         ("smtp", "sender", "md5light", "must be a plain mail address such as md5light@example.org"),
-        ("smtp", "sender", "md5..light@b.c", "must be a plain mail address such as md5light@example.org"),
-        ("smtp", "sender", "md5light@b.c.", "must be a plain mail address such as md5light@example.org"),
-        ("smtp", "sender", "=?utf-8?q?md5?=@b.c", "must be a plain mail address such as md5light@example.org"),
-        ("smtp", "sender", "A <a@b.c>", "must be a plain mail address such as md5light@example.org"),
-        ("smtp", "sender", "😀@example.org", "must be a plain mail address such as md5light@example.org"),
+        (
+            "smtp",
+            "sender",
+            "md5..light@b.c",
+            "must be a plain mail address such as md5light@example.org",
+        ),
+        (
+            "smtp",
+            "sender",
+            "md5light@b.c.",
+            "must be a plain mail address such as md5light@example.org",
+        ),
+        (
+            "smtp",
+            "sender",
+            "=?utf-8?q?md5?=@b.c",
+            "must be a plain mail address such as md5light@example.org",
+        ),
+        (
+            "smtp",
+            "sender",
+            "A <a@b.c>",
+            "must be a plain mail address such as md5light@example.org",
+        ),
+        (
+            "smtp",
+            "sender",
+            "😀@example.org",
+            "must be a plain mail address such as md5light@example.org",
+        ),
         ("smtp", "username", "a\tb", "must be one line without control characters"),
         ("smtp", "maildir", "", "must be a path"),
         ("smtp", "local_domains", "maybe", "must be yes or no"),
@@ -233,9 +309,18 @@ def test_a_wrong_value_of_several_lines_is_told_on_one(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[sever]\n", "[sever]: unknown section; there are server, queue, worker, download, smtp, log"),
-        ("[Server]\n", "[Server]: unknown section; there are server, queue, worker, download, smtp, log"),
-        ("[DEFAULT]\nport = 1\n", "[DEFAULT]: unknown section; there are server, queue, worker, download, smtp, log"),
+        (
+            "[sever]\n",
+            "[sever]: unknown section; there are server, queue, worker, download, smtp, log",
+        ),
+        (
+            "[Server]\n",
+            "[Server]: unknown section; there are server, queue, worker, download, smtp, log",
+        ),
+        (
+            "[DEFAULT]\nport = 1\n",
+            "[DEFAULT]: unknown section; there are server, queue, worker, download, smtp, log",
+        ),
         ("[server]\nport = 1\nPort = 2\n", "line 3: [server] port: key given twice"),
         ("[log]\n[server]\n[log]\n", "line 3: [log]: section given twice"),
         ("port = 1\n[server]\n", "line 1: stands before the first [section]"),
@@ -244,16 +329,22 @@ def test_a_wrong_value_of_several_lines_is_told_on_one(load: Load) -> None:
         ("\0\0\0", "line 1: stands before the first [section]"),
     ],
 )
-def test_a_file_of_wrong_form_is_told_with_the_line(load: Load, tmp_path: Path, text: str, problem: str) -> None:
+def test_a_file_of_wrong_form_is_told_with_the_line(
+    load: Load, tmp_path: Path, text: str, problem: str
+) -> None:
     assert error_of(lambda: load(text)) == f"{tmp_path}/config.ini: {problem}"
 
 
 # --- paths -----------------------------------------------------------------------------------------------------
 
 
-def test_relative_paths_start_at_the_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_at_the_files_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "etc").mkdir()
-    (tmp_path / "etc" / "config.ini").write_text("[queue]\ndatabase = ../jobs\n[smtp]\nmaildir = /var/mail/md5\n")
+    (tmp_path / "etc" / "config.ini").write_text(
+        "[queue]\ndatabase = ../jobs\n[smtp]\nmaildir = /var/mail/md5\n"
+    )
     monkeypatch.chdir(tmp_path)
     loaded = config.load("etc/config.ini", {})
     assert Path(loaded.queue.database).resolve() == tmp_path / "jobs"
@@ -265,7 +356,9 @@ def test_a_path_that_the_file_leaves_out_starts_there_too(load: Load, tmp_path: 
     assert load("").queue.database == f"{tmp_path}/md5light.sqlite3"
 
 
-def test_without_a_file_paths_start_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_file_paths_start_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     loaded = config.load(None, {}, tmp_path / "none.ini")
     assert loaded.queue.database == f"{tmp_path}/md5light.sqlite3"
@@ -286,14 +379,20 @@ def test_a_ca_file_is_checked(load: Load, tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     (tmp_path / "empty.pem").touch()
     for section in ("download", "smtp"):
-        assert getattr(load(f"[{section}]\nca_file = ca.pem\n"), section).ca_file == f"{tmp_path}/ca.pem"
+        assert (
+            getattr(load(f"[{section}]\nca_file = ca.pem\n"), section).ca_file
+            == f"{tmp_path}/ca.pem"
+        )
         for name, problem in {
             "empty.pem": "holds no certificate in PEM form",
             "none.pem": "can't be read: No such file or directory",
             ".": "can't be read: Is a directory",
         }.items():
             message = error_of(partial(load, f"[{section}]\nca_file = {name}\n"))
-            assert message == f"{tmp_path}/config.ini: [{section}] ca_file = {tmp_path / name}: {problem}"
+            assert (
+                message
+                == f"{tmp_path}/config.ini: [{section}] ca_file = {tmp_path / name}: {problem}"
+            )
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------
@@ -360,7 +459,9 @@ def test_a_password_file_that_is_no_use_is_named(load: Load, tmp_path: Path) -> 
         "binary": "is not UTF-8 text",
     }.items():
         message = error_of(partial(load, f"[smtp]\npassword_file = {name}\n"))
-        assert message == f"{tmp_path}/config.ini: [smtp] password_file = {tmp_path / name}: {problem}"
+        assert (
+            message == f"{tmp_path}/config.ini: [smtp] password_file = {tmp_path / name}: {problem}"
+        )
 
 
 def test_password_and_password_file_exclude_each_other(load: Load) -> None:
@@ -387,7 +488,9 @@ def test_the_credential_is_the_password_when_the_file_names_none(tmp_path: Path)
     assert config.load(None, environ, tmp_path / "none.ini").smtp.password == "from systemd"
 
 
-def test_a_credential_that_is_not_there_is_no_error_but_one_that_can_not_be_read_is(tmp_path: Path) -> None:
+def test_a_credential_that_is_not_there_is_no_error_but_one_that_can_not_be_read_is(
+    tmp_path: Path,
+) -> None:
     def load() -> Config:
         return config.load(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, tmp_path / "none.ini")
 
@@ -430,7 +533,11 @@ def test_the_example_is_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_the_example_holds_every_key_in_order_with_its_default_and_its_meaning() -> None:
-    found = re.findall(r"^\[(\w+)\]$|((?:^#.*\n)+)^(\w+) = ?(.*)$", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.findall(
+        r"^\[(\w+)\]$|((?:^#.*\n)+)^(\w+) = ?(.*)$",
+        EXAMPLE.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     example = []
     section = ""
     for name, comment, key, default in found:

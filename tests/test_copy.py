@@ -21,7 +21,9 @@ from md5light.queue.totals import Totals
 from tests.conftest import Clock
 from tests.test_cli import run
 
-HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, "http://files.example.com/a", "text/plain", '"1"', None)
+HASHED = Hashed(
+    "f4afe93ad799484b1d512cc20e93efd1", 7, "http://files.example.com/a", "text/plain", '"1"', None
+)
 EMAIL = "ann@example.com"
 
 
@@ -37,7 +39,10 @@ def make_queue(database: Database) -> Queue:
 
 def fill(source: Database, clock: Clock) -> dict[str, str]:
     """Make a job in each state; returns their ids by its name."""
-    queue, outbox = make_queue(source), Outbox(source, lease_seconds=60, max_attempts=3, retry_seconds=30)
+    queue, outbox = (
+        make_queue(source),
+        Outbox(source, lease_seconds=60, max_attempts=3, retry_seconds=30),
+    )
 
     def submit(host: str, email: str | None = None) -> str:
         clock.pass_(0.001)
@@ -88,13 +93,18 @@ def test_all_is_there_and_goes_on(source: Database, database: Database, clock: C
     assert outbox.claim("w2") is None
 
 
-def test_what_was_counted_is_copied_once(source: Database, database: Database, clock: Clock) -> None:
+def test_what_was_counted_is_copied_once(
+    source: Database, database: Database, clock: Clock
+) -> None:
     fill(source, clock)
     for _ in range(2):
         list(copy(source, database))
     copied, counted = (Totals(each).snapshot() for each in (database, source))
     assert copied.finished == counted.finished != {}
-    assert (copied.durations, copied.duration_seconds) == (counted.durations, counted.duration_seconds)
+    assert (copied.durations, copied.duration_seconds) == (
+        counted.durations,
+        counted.duration_seconds,
+    )
     assert (copied.hashed_bytes, copied.mails) == (counted.hashed_bytes, counted.mails)
 
 
@@ -108,7 +118,9 @@ def test_a_copy_that_was_interrupted_is_begun_anew(
     assert all(make_queue(database).get(job_id) for job_id in ids.values())
 
 
-def test_what_has_gone_on_since_is_left_as_it_is(source: Database, database: Database, clock: Clock) -> None:
+def test_what_has_gone_on_since_is_left_as_it_is(
+    source: Database, database: Database, clock: Clock
+) -> None:
     waiting = make_queue(source).submit("http://a.example.com/a", "a.example.com", EMAIL)
     list(copy(source, database))
     queue = make_queue(database)
@@ -132,7 +144,9 @@ def test_the_command_copies_into_the_configured_database(
     assert done.stdout == f"{len(ids)} of {len(ids)} jobs copied, 0 were there already\n"
     again = run(*arguments, "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == {"copied": 0, "present": len(ids)}
-    shown = run("md5light", "--config", "config.ini", "jobs", "show", ids["sent"], "--json", cwd=tmp_path)
+    shown = run(
+        "md5light", "--config", "config.ini", "jobs", "show", ids["sent"], "--json", cwd=tmp_path
+    )
     assert json.loads(shown.stdout)["mail"] == "sent"
 
 

@@ -108,12 +108,17 @@ def database(path: Path) -> Iterator[SQLite]:
 
 
 def insert(number: int) -> Callable[[Transaction], int]:
-    return lambda transaction: transaction.run("insert into probe values (:number, 1)", number=number)
+    return lambda transaction: transaction.run(
+        "insert into probe values (:number, 1)", number=number
+    )
 
 
 def stored(database: SQLite) -> list[int]:
     return [
-        row["id"] for row in database.read(lambda transaction: transaction.all("select id from probe order by id"))
+        row["id"]
+        for row in database.read(
+            lambda transaction: transaction.all("select id from probe order by id")
+        )
     ]
 
 
@@ -149,9 +154,14 @@ def in_threads(works: list[Callable[[], T]]) -> list[T | Exception]:
 
 def test_what_is_written_is_read_and_its_result_returned(database: SQLite) -> None:
     assert database.write(insert(1)) == 1
-    row = database.read(lambda transaction: transaction.one("select * from probe where id = :id", id=1))
+    row = database.read(
+        lambda transaction: transaction.one("select * from probe where id = :id", id=1)
+    )
     assert row == {"id": 1, "probed_at": 1.0}
-    assert database.read(lambda transaction: transaction.one("select * from probe where id = 2")) is None
+    assert (
+        database.read(lambda transaction: transaction.one("select * from probe where id = 2"))
+        is None
+    )
 
 
 def test_many_threads_each_get_their_own_result(database: SQLite) -> None:
@@ -159,7 +169,9 @@ def test_many_threads_each_get_their_own_result(database: SQLite) -> None:
         def write(number: int) -> int:
             def work(transaction: Transaction) -> int:
                 transaction.run("insert into probe values (:number, 1)", number=number)
-                row = transaction.one("select max(id) as id from probe where id / 50 = :thread", thread=thread)
+                row = transaction.one(
+                    "select max(id) as id from probe where id / 50 = :thread", thread=thread
+                )
                 assert row
                 return int(row["id"])
 
@@ -219,7 +231,9 @@ def test_a_failing_write_does_not_spoil_its_neighbours(database: SQLite) -> None
     assert stored(database) == [1, 2, 3]
 
 
-def test_a_write_that_fails_alone_leaves_nothing_and_the_next_one_succeeds(database: SQLite) -> None:
+def test_a_write_that_fails_alone_leaves_nothing_and_the_next_one_succeeds(
+    database: SQLite,
+) -> None:
     def half(transaction: Transaction) -> None:
         insert(1)(transaction)
         raise KeyError
@@ -250,7 +264,9 @@ def test_a_writer_never_waits_for_a_read(database: SQLite) -> None:
 
 def test_now_is_the_time_of_the_clock_that_was_given(path: Path) -> None:
     with closing(SQLite(str(path), durable=False, clock=lambda: 1234.5)) as database:
-        row = database.write(lambda transaction: transaction.one("select :now as time, :a as a", a=1))
+        row = database.write(
+            lambda transaction: transaction.one("select :now as time, :a as a", a=1)
+        )
         assert row == {"time": 1234.5, "a": 1}
         assert database.read(lambda transaction: transaction.now()) == 1234.5
 
@@ -337,7 +353,9 @@ def test_a_lock_that_ends_in_time_is_waited_for(database: SQLite, path: Path) ->
         assert stored(database) == [1]
 
 
-def test_a_locked_file_can_not_be_opened(path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_can_not_be_opened(
+    path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(databases, "LOCK_SECONDS", 0.1)
     with Child(LOCKING, path) as child:
         assert child.line() == "locked"
@@ -347,9 +365,14 @@ def test_a_locked_file_can_not_be_opened(path: Path, database: SQLite, monkeypat
 # --- the file --------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_refuses_the_write_keeps_the_rest_and_harms_only_as_long_as_it_is_full(path: Path) -> None:
+def test_a_full_disk_refuses_the_write_keeps_the_rest_and_harms_only_as_long_as_it_is_full(
+    path: Path,
+) -> None:
     with Child(FULL, path) as child:
-        assert child.line() in (f"database {path}: disk I/O error", f"database {path}: database or disk is full")
+        assert child.line() in (
+            f"database {path}: disk I/O error",
+            f"database {path}: database or disk is full",
+        )
         assert child.line() == "['before']"
         assert child.line() == "['before', 'later']"
         assert child.end() == 0
@@ -394,7 +417,9 @@ def test_another_programs_database_is_left_as_it_is(path: Path, table: str) -> N
         connection.execute(f"create table {table}")
     assert open_error(path) == "belongs to another program"
     with closing(sqlite3.connect(path)) as connection:
-        assert [row[0] for row in connection.execute("select sql from sqlite_master")] == [f"CREATE TABLE {table}"]
+        assert [row[0] for row in connection.execute("select sql from sqlite_master")] == [
+            f"CREATE TABLE {table}"
+        ]
 
 
 def test_a_newer_schema_is_refused(path: Path, database: SQLite) -> None:
@@ -434,7 +459,9 @@ def test_a_closed_database_and_a_refused_one_hold_no_descriptor(path: Path) -> N
     with closing(SQLite(str(path), durable=True)) as database:
         database.write(insert(1))
         in_threads([lambda: stored(database) for _ in range(5)])
-        database.write(lambda transaction: transaction.run("update schema_version set version = 99"))
+        database.write(
+            lambda transaction: transaction.run("update schema_version set version = 99")
+        )
         assert descriptors() > before
     assert descriptors() == before
     with pytest.raises(DatabaseError) as refused:
@@ -451,4 +478,6 @@ def test_every_commit_is_synchronous_only_where_that_is_asked_for(
         for run in (database.read, database.write):
             row = run(lambda transaction: transaction.one("pragma synchronous"))
             assert row == {"synchronous": synchronous}
-        assert database.read(lambda transaction: transaction.one("pragma journal_mode")) == {"journal_mode": "wal"}
+        assert database.read(lambda transaction: transaction.one("pragma journal_mode")) == {
+            "journal_mode": "wal"
+        }

@@ -31,7 +31,10 @@ def section(title: str) -> str:
 def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
     demo = re.search(r"```console\n(.*?)```", README, re.DOTALL)
     assert demo is not None
-    with Origin() as origin, running(tmp_path, download={"allow_networks": "127.0.0.0/8"}) as service:
+    with (
+        Origin() as origin,
+        running(tmp_path, download={"allow_networks": "127.0.0.0/8"}) as service,
+    ):
         origin.serve("/hello.txt", b"hello\n")
         addresses = {"http://127.0.0.1:8000": origin.url(""), "http://127.0.0.1:8080": service.url}
         shown_id = re.search(r'"id":"(.*?)"', demo[1])
@@ -40,7 +43,9 @@ def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
             command, shown = step.split("\n", 1)
             for address, actual in addresses.items():
                 command, shown = command.replace(address, actual), shown.replace(address, actual)
-            printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+            printed = subprocess.run(
+                ["bash", "-c", command], capture_output=True, text=True, check=True
+            ).stdout
             if '"id"' in shown:
                 addresses[shown_id[1]] = printed.split('"')[3]
                 service.result(addresses[shown_id[1]])
@@ -62,7 +67,8 @@ def test_readme_names_the_codes_of_failed_jobs() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(path.stem for folder in ("", "*/") for path in PACKAGE.glob(f"{folder}[a-z]*.py"))
+    "name",
+    sorted(path.stem for folder in ("", "*/") for path in PACKAGE.glob(f"{folder}[a-z]*.py")),
 )
 def test_readme_gives_each_module_its_room(name: str) -> None:
     assert f"`{name}`" in section("How it works")

@@ -109,12 +109,21 @@ WHOLE = {
     "no chunks": (CHUNKED + chunked(), b""),
     "many small chunks": (CHUNKED + chunked(*[b"ab"] * 5000), b"ab" * 5000),
     "a large chunk": (CHUNKED + chunked(BIG), BIG),
-    "upper case, zeros": (head("Transfer-Encoding: Chunked") + b"000A\r\n0123456789\r\n000\r\n\r\n", b"0123456789"),
+    "upper case, zeros": (
+        head("Transfer-Encoding: Chunked") + b"000A\r\n0123456789\r\n000\r\n\r\n",
+        b"0123456789",
+    ),
     "sixteen digits": (CHUNKED + b"%016x\r\nhello\r\n%016x\r\n\r\n" % (5, 0), b"hello"),
     "extensions": (CHUNKED + b'5;a=b;c="d"\r\nhello\r\n0;x\r\n\r\n', b"hello"),
     "trailers": (CHUNKED + b"5\r\nhello\r\n0\r\nDigest: x\r\nMore: y\r\n\r\n", b"hello"),
-    "chunks and a length": (head("Transfer-Encoding: chunked", "Content-Length: 3") + chunked(b"hello"), b"hello"),
-    "chunks in HTTP/1.0": (head("Transfer-Encoding: chunked", version="HTTP/1.0") + chunked(b"hello"), b"hello"),
+    "chunks and a length": (
+        head("Transfer-Encoding: chunked", "Content-Length: 3") + chunked(b"hello"),
+        b"hello",
+    ),
+    "chunks in HTTP/1.0": (
+        head("Transfer-Encoding: chunked", version="HTTP/1.0") + chunked(b"hello"),
+        b"hello",
+    ),
     "identity": (head("Transfer-Encoding: identity", "Content-Length: 5") + b"hello", b"hello"),
     "bare line feeds": (b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", b"hello"),
     "no reason": (b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
@@ -123,16 +132,31 @@ WHOLE = {
         head("X : a", "X Y: b", "(null): c", "\xfc: d", "Content-Length: 5") + b"hello",
         b"hello",
     ),
-    "bytes in headers": (b"HTTP/1.1 200 \xff\r\nX: \xfc\x01\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+    "bytes in headers": (
+        b"HTTP/1.1 200 \xff\r\nX: \xfc\x01\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+    ),
     "100 Continue": (head(status="100 Continue") + head("Content-Length: 5") + b"hello", b"hello"),
-    "103 Early Hints": (head("Link: x", status="103 Early Hints") + head("Content-Length: 5") + b"hello", b"hello"),
-    "many interim answers": (head(status="100 Continue") * 500 + head("Content-Length: 5") + b"hello", b"hello"),
+    "103 Early Hints": (
+        head("Link: x", status="103 Early Hints") + head("Content-Length: 5") + b"hello",
+        b"hello",
+    ),
+    "many interim answers": (
+        head(status="100 Continue") * 500 + head("Content-Length: 5") + b"hello",
+        b"hello",
+    ),
     "one long header": (head("X: " + "x" * 60000, "Content-Length: 5") + b"hello", b"hello"),
     "a large body": (head(f"Content-Length: {len(BIG)}") + BIG, BIG),
     "a large body until close": (head() + BIG, BIG),
     "gzip": (head("Content-Encoding: gzip") + gzip.compress(b"hello"), None),
-    "gzip, that is none": (head("Content-Encoding: gzip", "Content-Length: 5") + b"hello", b"hello"),
-    "an unknown coding": (head("Content-Encoding: br, x", "Content-Length: 5") + b"hello", b"hello"),
+    "gzip, that is none": (
+        head("Content-Encoding: gzip", "Content-Length: 5") + b"hello",
+        b"hello",
+    ),
+    "an unknown coding": (
+        head("Content-Encoding: br, x", "Content-Length: 5") + b"hello",
+        b"hello",
+    ),
 }
 
 
@@ -144,7 +168,10 @@ def test_the_md5_is_that_of_the_bytes_sent(origin: Origin, fetch: Fetch, name: s
     url = origin.serve("/file", Raw(sent))
     hashed = fetch(url)
     assert (hashed.md5, hashed.size) == (md5(body), len(body))
-    assert md5(subprocess.run(["curl", "-sL", url], check=True, capture_output=True).stdout) == hashed.md5
+    assert (
+        md5(subprocess.run(["curl", "-sL", url], check=True, capture_output=True).stdout)
+        == hashed.md5
+    )
 
 
 def test_what_is_told_of_the_file(origin: Origin, fetch: Fetch) -> None:
@@ -158,7 +185,9 @@ def test_what_is_told_of_the_file(origin: Origin, fetch: Fetch) -> None:
     assert hashed.content_type.isprintable()
     assert hashed.content_type.startswith("text/plain")
     assert (hashed.etag, hashed.last_modified) == ('"v1"', date)
-    assert fetch(origin.serve("/bare", b"hello")) == Hashed(md5(b"hello"), 5, origin.url("/bare"), None, None, None)
+    assert fetch(origin.serve("/bare", b"hello")) == Hashed(
+        md5(b"hello"), 5, origin.url("/bare"), None, None, None
+    )
 
 
 def test_progress_can_be_read_meanwhile(origin: Origin) -> None:
@@ -190,24 +219,60 @@ NOT_WHOLE: dict[str, tuple[bytes, str, type[Failure]]] = {
     "shorter than announced": (head("Content-Length: 50") + SECRET, "incomplete", TemporaryFailure),
     "nothing of what was announced": (head("Content-Length: 50"), "incomplete", TemporaryFailure),
     "longer than announced": (head("Content-Length: 2") + SECRET, "bad_response", TemporaryFailure),
-    "much longer than announced": (head("Content-Length: 2") + BIG, "bad_response", TemporaryFailure),
+    "much longer than announced": (
+        head("Content-Length: 2") + BIG,
+        "bad_response",
+        TemporaryFailure,
+    ),
     "empty, then something": (head("Content-Length: 0") + SECRET, "bad_response", TemporaryFailure),
-    "two lengths": (head("Content-Length: 6", "Content-Length: 5") + SECRET, "bad_response", PermanentFailure),
+    "two lengths": (
+        head("Content-Length: 6", "Content-Length: 5") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
     "two lengths in one": (head("Content-Length: 6, 5") + SECRET, "bad_response", PermanentFailure),
     "a negative length": (head("Content-Length: -6") + SECRET, "bad_response", PermanentFailure),
     "a signed length": (head("Content-Length: +6") + SECRET, "bad_response", PermanentFailure),
-    "a length with a line": (head("Content-Length: 1_0") + SECRET + b"0123", "bad_response", PermanentFailure),
+    "a length with a line": (
+        head("Content-Length: 1_0") + SECRET + b"0123",
+        "bad_response",
+        PermanentFailure,
+    ),
     "a hex length": (head("Content-Length: 0x6") + SECRET, "bad_response", PermanentFailure),
     "a broken length": (head("Content-Length: 6.0") + SECRET, "bad_response", PermanentFailure),
     "an empty length": (head("Content-Length:") + SECRET, "bad_response", PermanentFailure),
-    "an impossible length": (head("Content-Length: " + "9" * 5000) + SECRET, "bad_response", PermanentFailure),
-    "a length in other digits": (head("Content-Length: ６") + SECRET, "bad_response", PermanentFailure),
-    "a length behind another space": (head("Content-Length: \x0b6") + SECRET, "bad_response", PermanentFailure),
+    "an impossible length": (
+        head("Content-Length: " + "9" * 5000) + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
+    "a length in other digits": (
+        head("Content-Length: ６") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
+    "a length behind another space": (
+        head("Content-Length: \x0b6") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
     "a folded length": (head("Content-Length:\r\n 6") + SECRET, "bad_response", PermanentFailure),
-    "a length in a name with a space": (head("Content-Length : 6") + SECRET, "bad_response", PermanentFailure),
+    "a length in a name with a space": (
+        head("Content-Length : 6") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
     "chunks without end": (CHUNKED + chunked(SECRET, end=b""), "incomplete", TemporaryFailure),
-    "chunks without the last line": (CHUNKED + chunked(SECRET, end=b"0\r\n"), "incomplete", TemporaryFailure),
-    "a cut trailer": (CHUNKED + chunked(SECRET, end=b"0\r\nX: y\r\n"), "incomplete", TemporaryFailure),
+    "chunks without the last line": (
+        CHUNKED + chunked(SECRET, end=b"0\r\n"),
+        "incomplete",
+        TemporaryFailure,
+    ),
+    "a cut trailer": (
+        CHUNKED + chunked(SECRET, end=b"0\r\nX: y\r\n"),
+        "incomplete",
+        TemporaryFailure,
+    ),
     "a cut chunk": (CHUNKED + b"ff\r\n" + SECRET, "incomplete", TemporaryFailure),
     "a cut chunk size": (CHUNKED + b"6\r\n" + SECRET + b"\r\n6", "incomplete", TemporaryFailure),
     "a chunk longer than its size": (
@@ -215,7 +280,11 @@ NOT_WHOLE: dict[str, tuple[bytes, str, type[Failure]]] = {
         "bad_response",
         TemporaryFailure,
     ),
-    "a chunk without line end": (CHUNKED + b"6\r\n" + SECRET + b"0\r\n\r\n", "bad_response", TemporaryFailure),
+    "a chunk without line end": (
+        CHUNKED + b"6\r\n" + SECRET + b"0\r\n\r\n",
+        "bad_response",
+        TemporaryFailure,
+    ),
     "a chunk size that is none": (CHUNKED + b"xyz\r\n" + SECRET, "bad_response", TemporaryFailure),
     "a negative chunk size": (CHUNKED + b"-6\r\n" + SECRET, "bad_response", TemporaryFailure),
     "a hex prefix": (CHUNKED + b"0x6\r\n" + SECRET + LAST, "bad_response", TemporaryFailure),
@@ -225,14 +294,46 @@ NOT_WHOLE: dict[str, tuple[bytes, str, type[Failure]]] = {
         TemporaryFailure,
     ),
     "an empty chunk size": (CHUNKED + b"\r\n" + SECRET, "bad_response", TemporaryFailure),
-    "a huge chunk size": (CHUNKED + b"f" * 200 + b"\r\n" + SECRET, "bad_response", TemporaryFailure),
-    "something after the chunks": (CHUNKED + chunked(SECRET) + SECRET, "bad_response", TemporaryFailure),
-    "a chunk extension without end": (CHUNKED + b"6;" + b"x" * 70000, "bad_response", TemporaryFailure),
-    "trailers without end": (CHUNKED + b"0\r\n" + b"X: y\r\n" * 500, "bad_response", TemporaryFailure),
-    "a trailer that is none": (CHUNKED + chunked(SECRET, end=b"0\r\nx\r\n\r\n"), "bad_response", TemporaryFailure),
-    "a chunk size with a NUL": (CHUNKED + b"6\0\r\n" + SECRET + LAST, "bad_response", TemporaryFailure),
-    "gzip on the way": (head("Transfer-Encoding: gzip, chunked") + chunked(SECRET), "bad_response", PermanentFailure),
-    "chunked twice": (head(*["Transfer-Encoding: chunked"] * 2) + chunked(SECRET), "bad_response", PermanentFailure),
+    "a huge chunk size": (
+        CHUNKED + b"f" * 200 + b"\r\n" + SECRET,
+        "bad_response",
+        TemporaryFailure,
+    ),
+    "something after the chunks": (
+        CHUNKED + chunked(SECRET) + SECRET,
+        "bad_response",
+        TemporaryFailure,
+    ),
+    "a chunk extension without end": (
+        CHUNKED + b"6;" + b"x" * 70000,
+        "bad_response",
+        TemporaryFailure,
+    ),
+    "trailers without end": (
+        CHUNKED + b"0\r\n" + b"X: y\r\n" * 500,
+        "bad_response",
+        TemporaryFailure,
+    ),
+    "a trailer that is none": (
+        CHUNKED + chunked(SECRET, end=b"0\r\nx\r\n\r\n"),
+        "bad_response",
+        TemporaryFailure,
+    ),
+    "a chunk size with a NUL": (
+        CHUNKED + b"6\0\r\n" + SECRET + LAST,
+        "bad_response",
+        TemporaryFailure,
+    ),
+    "gzip on the way": (
+        head("Transfer-Encoding: gzip, chunked") + chunked(SECRET),
+        "bad_response",
+        PermanentFailure,
+    ),
+    "chunked twice": (
+        head(*["Transfer-Encoding: chunked"] * 2) + chunked(SECRET),
+        "bad_response",
+        PermanentFailure,
+    ),
     "a folded transfer coding": (
         head("Transfer-Encoding:\r\n chunked") + chunked(SECRET),
         "bad_response",
@@ -243,7 +344,11 @@ NOT_WHOLE: dict[str, tuple[bytes, str, type[Failure]]] = {
         "bad_response",
         PermanentFailure,
     ),
-    "an unknown transfer coding": (head("Transfer-Encoding: xchunked") + SECRET, "bad_response", PermanentFailure),
+    "an unknown transfer coding": (
+        head("Transfer-Encoding: xchunked") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
     "HTTP/0.9": (SECRET, "bad_response", PermanentFailure),
     "a page without head": (b"<html>" + SECRET * 20000, "bad_response", PermanentFailure),
     "another protocol": (b"SSH-2.0-OpenSSH\r\n", "bad_response", PermanentFailure),
@@ -257,29 +362,54 @@ NOT_WHOLE: dict[str, tuple[bytes, str, type[Failure]]] = {
     "a status of four digits": (head(status="2000 OK") + SECRET, "bad_response", PermanentFailure),
     "a signed status": (head(status="+200 OK") + SECRET, "bad_response", PermanentFailure),
     "a negative status": (head(status="-200 OK") + SECRET, "bad_response", PermanentFailure),
-    "switching protocols": (head(status="101 Switching Protocols") + SECRET, "bad_response", PermanentFailure),
-    "interim answers without end": (head(status="100 Continue") * 1001, "bad_response", PermanentFailure),
-    "only interim answers": (head(status="100 Continue") * 9, "connection_failed", TemporaryFailure),
+    "switching protocols": (
+        head(status="101 Switching Protocols") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
+    "interim answers without end": (
+        head(status="100 Continue") * 1001,
+        "bad_response",
+        PermanentFailure,
+    ),
+    "only interim answers": (
+        head(status="100 Continue") * 9,
+        "connection_failed",
+        TemporaryFailure,
+    ),
     "an endless status line": (b"HTTP/1.1 200 " + b"x" * 100000, "bad_response", PermanentFailure),
     "an endless header": (head("X: " + "x" * 100000) + SECRET, "bad_response", PermanentFailure),
     "a thousand headers": (head(*["X: y"] * 1000) + SECRET, "bad_response", PermanentFailure),
     "large headers": (head(*["X: " + "y" * 60000] * 6) + SECRET, "bad_response", PermanentFailure),
-    "a header without colon": (head("x", "Content-Length: 5") + SECRET, "bad_response", PermanentFailure),
+    "a header without colon": (
+        head("x", "Content-Length: 5") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
     "a header without name": (head(": x") + SECRET, "bad_response", PermanentFailure),
     "a header that begins folded": (head(" x: y") + SECRET, "bad_response", PermanentFailure),
     "a NUL": (head("X: \x00") + SECRET, "bad_response", PermanentFailure),
-    "a bare carriage return": (head("X: \rContent-Length: 5") + SECRET, "bad_response", PermanentFailure),
+    "a bare carriage return": (
+        head("X: \rContent-Length: 5") + SECRET,
+        "bad_response",
+        PermanentFailure,
+    ),
     "a cut head": (b"HTTP/1.1 200 OK\r\nContent-Le", "incomplete", TemporaryFailure),
     "a cut status line": (b"HTTP/1.1 20", "incomplete", TemporaryFailure),
     "nothing": (b"", "connection_failed", TemporaryFailure),
     "an unasked part": (
-        head("Content-Range: bytes 0-5/6", "Content-Length: 6", status="206 Partial Content") + SECRET,
+        head("Content-Range: bytes 0-5/6", "Content-Length: 6", status="206 Partial Content")
+        + SECRET,
         "http_status",
         PermanentFailure,
     ),
     "no content": (head(status="204 No Content"), "http_status", PermanentFailure),
     "not modified": (head(status="304 Not Modified"), "http_status", PermanentFailure),
-    "multiple choices": (head("Location: /", status="300 Multiple Choices"), "http_status", PermanentFailure),
+    "multiple choices": (
+        head("Location: /", status="300 Multiple Choices"),
+        "http_status",
+        PermanentFailure,
+    ),
 }
 
 
@@ -290,7 +420,9 @@ def test_what_is_no_whole_body_has_no_md5(origin: Origin, fetch: Fetch, name: st
     assert (failure.code, type(failure)) == (code, kind)
 
 
-@pytest.mark.parametrize("framing", ["Content-Length: 600000", "Transfer-Encoding: chunked", "Connection: close"])
+@pytest.mark.parametrize(
+    "framing", ["Content-Length: 600000", "Transfer-Encoding: chunked", "Connection: close"]
+)
 def test_a_reset_connection_is_no_end(origin: Origin, fetch: Fetch, framing: str) -> None:
     gate = origin.gate()
 
@@ -317,7 +449,9 @@ def test_only_a_200_counts(origin: Origin, fetch: Fetch, status: int, kind: type
 
 
 def http_date(seconds: float) -> str:
-    return email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(0, seconds))
+    return email.utils.format_datetime(
+        datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(0, seconds)
+    )
 
 
 @pytest.mark.parametrize(
@@ -342,7 +476,9 @@ def test_retry_after_is_passed_on(
     origin: Origin, fetch: Fetch, value: str | int, low: float | None, high: float | None
 ) -> None:
     asked = value if isinstance(value, str) else http_date(value)
-    failure = failure_of(fetch, origin.serve("/file", reply(b"", "503 Busy", f"Retry-After: {asked}")))
+    failure = failure_of(
+        fetch, origin.serve("/file", reply(b"", "503 Busy", f"Retry-After: {asked}"))
+    )
     assert isinstance(failure, TemporaryFailure)
     if low is None or high is None:
         assert failure.retry_after is None
@@ -361,7 +497,9 @@ def test_retry_after_is_in_gmt_wherever_we_are(
     monkeypatch.setenv("TZ", "XXX-9")
     time.tzset()
     date = time.strftime(value, time.gmtime(time.time() + 600))
-    failure = failure_of(fetch, origin.serve("/file", reply(b"", "503 Busy", f"Retry-After: {date}")))
+    failure = failure_of(
+        fetch, origin.serve("/file", reply(b"", "503 Busy", f"Retry-After: {date}"))
+    )
     monkeypatch.undo()
     time.tzset()
     assert isinstance(failure, TemporaryFailure)
@@ -369,7 +507,9 @@ def test_retry_after_is_in_gmt_wherever_we_are(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_followed_and_their_bodies_not_read(origin: Origin, fetch: Fetch, status: int) -> None:
+def test_redirects_are_followed_and_their_bodies_not_read(
+    origin: Origin, fetch: Fetch, status: int
+) -> None:
     closed = threading.Event()
 
     def endless(peer: Peer) -> None:
@@ -417,7 +557,9 @@ def test_every_hop_is_judged(origin: Origin, fetch: Fetch, location: str | None,
 
 
 @pytest.mark.parametrize("headers", [("Location: /file",) * 2, ("Location: /file\r\n\r\nmore",)])
-def test_a_redirect_that_leaves_no_doubt_is_followed(origin: Origin, fetch: Fetch, headers: tuple[str, ...]) -> None:
+def test_a_redirect_that_leaves_no_doubt_is_followed(
+    origin: Origin, fetch: Fetch, headers: tuple[str, ...]
+) -> None:
     origin.serve("/file", b"hello")
     assert fetch(origin.serve("/from", reply(b"", "302 Found", *headers))).md5 == md5(b"hello")
 
@@ -429,15 +571,19 @@ def test_too_many_redirects(origin: Origin) -> None:
     origin.serve("/", script)
     with downloading(max_redirects=3) as fetch:
         failure = failure_of(fetch, origin.url("/"))
-    assert (failure.code, type(failure), origin.requests()) == ("too_many_redirects", PermanentFailure, 4)
+    assert (failure.code, type(failure), origin.requests()) == (
+        "too_many_redirects",
+        PermanentFailure,
+        4,
+    )
 
 
 def test_no_redirects_where_none_are_wanted(origin: Origin) -> None:
     with downloading(max_redirects=0) as fetch:
         assert fetch(origin.serve("/file", b"hello")).size == 5
-        assert failure_of(fetch, origin.serve("/", reply(b"", "302 Found", "Location: /file"))).code == (
-            "too_many_redirects"
-        )
+        assert failure_of(
+            fetch, origin.serve("/", reply(b"", "302 Found", "Location: /file"))
+        ).code == ("too_many_redirects")
 
 
 def test_the_request_holds_nothing_of_the_environment(
@@ -473,12 +619,16 @@ def part(peer: Peer, body: bytes, piece: int, *headers: str) -> None:
         peer.send(reply(b"", "200 OK", *headers, length=len(body)))
     else:
         content_range = f"Content-Range: bytes {start}-{len(body) - 1}/{len(body)}"
-        peer.send(reply(b"", "206 Partial Content", content_range, *headers, length=len(body) - start))
+        peer.send(
+            reply(b"", "206 Partial Content", content_range, *headers, length=len(body) - start)
+        )
     peer.send(body[start or 0 :][:piece])
 
 
 @pytest.mark.parametrize("validator", [ETAG, DATE])
-def test_a_broken_transfer_goes_on_where_it_stopped(origin: Origin, fetch: Fetch, validator: str) -> None:
+def test_a_broken_transfer_goes_on_where_it_stopped(
+    origin: Origin, fetch: Fetch, validator: str
+) -> None:
     hashed = fetch(origin.serve("/file", lambda peer: part(peer, BIG, 300_000, validator)))
     assert (hashed.md5, hashed.size, origin.requests()) == (md5(BIG), len(BIG), 10)
     assert origin.heads[3].split("\r\n")[-2:] == [
@@ -491,7 +641,9 @@ def test_a_broken_chunked_transfer_goes_on(origin: Origin, fetch: Fetch) -> None
     def script(peer: Peer) -> None:
         if peer.number == 1:
             peer.send(
-                head("Transfer-Encoding: chunked", ETAG) + chunked(BIG[:70000], end=b"ffff\r\n") + BIG[70000:80000]
+                head("Transfer-Encoding: chunked", ETAG)
+                + chunked(BIG[:70000], end=b"ffff\r\n")
+                + BIG[70000:80000]
             )
         else:
             part(peer, BIG, len(BIG), ETAG)
@@ -557,7 +709,9 @@ def test_where_the_rest_is_refused_everything_is_asked_for_once_more(
     origin: Origin, fetch: Fetch, status: str
 ) -> None:
     """The file has shrunk (416), or the signed URL of a redirect is not good any more (403)."""
-    origin.serve("/file", lambda peer: peer.reply(b"", "302 Found", f"Location: /signed?{peer.number}"))
+    origin.serve(
+        "/file", lambda peer: peer.reply(b"", "302 Found", f"Location: /signed?{peer.number}")
+    )
 
     def signed(peer: Peer) -> None:
         if peer.path == "/signed?1" and peer.number == 2:
@@ -570,7 +724,9 @@ def test_where_the_rest_is_refused_everything_is_asked_for_once_more(
     assert origin.requests() == 5
 
 
-def test_where_the_rest_is_elsewhere_everything_is_asked_for_there(origin: Origin, fetch: Fetch) -> None:
+def test_where_the_rest_is_elsewhere_everything_is_asked_for_there(
+    origin: Origin, fetch: Fetch
+) -> None:
     """The same ETag at another URL does not make it the same file."""
     old, new = BIG[:1_000_000], BIG[1_000_000:2_000_000]
 
@@ -584,23 +740,35 @@ def test_where_the_rest_is_elsewhere_everything_is_asked_for_there(origin: Origi
     assert fetch(origin.serve("/file", script)).md5 == md5(new)
 
 
-def test_a_server_that_keeps_no_ranges_sends_everything_once_more(origin: Origin, fetch: Fetch) -> None:
+def test_a_server_that_keeps_no_ranges_sends_everything_once_more(
+    origin: Origin, fetch: Fetch
+) -> None:
     def script(peer: Peer) -> None:
-        peer.send(reply(BIG[:400_000] if peer.number == 1 else BIG, "200 OK", ETAG, length=len(BIG)))
+        peer.send(
+            reply(BIG[:400_000] if peer.number == 1 else BIG, "200 OK", ETAG, length=len(BIG))
+        )
 
     assert fetch(origin.serve("/file", script)).md5 == md5(BIG)
     assert origin.requests() == 2
 
 
 def test_a_server_that_keeps_no_ranges_is_not_asked_for_ever(origin: Origin, fetch: Fetch) -> None:
-    url = origin.serve("/file", lambda peer: peer.send(reply(BIG[:400_000], "200 OK", ETAG, length=len(BIG))))
+    url = origin.serve(
+        "/file", lambda peer: peer.send(reply(BIG[:400_000], "200 OK", ETAG, length=len(BIG)))
+    )
     assert failure_of(fetch, url).code == "incomplete"
     assert origin.requests() == 2
 
 
 @pytest.mark.parametrize(
     "headers",
-    [(), ('ETag: W/"v1"',), ("ETag: v1",), ("Last-Modified: yesterday",), (ETAG, "Accept-Ranges: none")],
+    [
+        (),
+        ('ETag: W/"v1"',),
+        ("ETag: v1",),
+        ("Last-Modified: yesterday",),
+        (ETAG, "Accept-Ranges: none"),
+    ],
 )
 def test_without_validator_or_ranges_there_is_no_going_on(
     origin: Origin, fetch: Fetch, headers: tuple[str, ...]
@@ -634,7 +802,11 @@ PARTS = {
         2_999_000,
     ),
     "no ETag": ("bytes 1000-2999999/3000000", DATE, 2_999_000),
-    "another coding": ("bytes 1000-2999999/3000000", f"{ETAG}\r\nContent-Encoding: gzip", 2_999_000),
+    "another coding": (
+        "bytes 1000-2999999/3000000",
+        f"{ETAG}\r\nContent-Encoding: gzip",
+        2_999_000,
+    ),
     "another unit": ("octets 1000-2999999/3000000", ETAG, 2_999_000),
     "a range of several parts": (
         "bytes 1000-2999999/3000000",
@@ -646,7 +818,9 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_that_was_not_asked_for_is_not_taken(origin: Origin, fetch: Fetch, name: str) -> None:
+def test_a_part_that_was_not_asked_for_is_not_taken(
+    origin: Origin, fetch: Fetch, name: str
+) -> None:
     content_range, header, length = PARTS[name]
 
     def script(peer: Peer) -> None:
@@ -668,7 +842,12 @@ def test_parts_may_be_smaller_than_asked_for(origin: Origin, fetch: Fetch) -> No
             part(peer, BIG, 100_000, ETAG)
             return False
         last = min(start + 999_999, len(BIG) - 1)
-        return peer.reply(BIG[start : last + 1], "206 Part", f"Content-Range: bytes {start}-{last}/{len(BIG)}", ETAG)
+        return peer.reply(
+            BIG[start : last + 1],
+            "206 Part",
+            f"Content-Range: bytes {start}-{last}/{len(BIG)}",
+            ETAG,
+        )
 
     assert fetch(origin.serve("/file", script)).md5 == md5(BIG)
     assert origin.requests() == 4
@@ -726,7 +905,9 @@ def test_a_deadline_covers_redirects_and_resumption(origin: Origin) -> None:
         assert failure_of(fetch, origin.serve("/file", script)).code == "timed_out"
 
 
-@pytest.mark.parametrize("at_once", [b"", head()[:-2], head("Content-Length: 9") + b"x", head() + b"x"])
+@pytest.mark.parametrize(
+    "at_once", [b"", head()[:-2], head("Content-Length: 9") + b"x", head() + b"x"]
+)
 def test_a_silent_server_times_out(origin: Origin, at_once: bytes) -> None:
     def script(peer: Peer) -> None:
         peer.send(at_once)
@@ -838,7 +1019,9 @@ def test_a_refused_connection_is_a_temporary_failure(fetch: Fetch) -> None:
     assert (failure.code, type(failure)) == ("connection_failed", TemporaryFailure)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://h/", "http://u:p@h/", "http://h/ \x00", "http://\ud800/"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://h/", "http://u:p@h/", "http://h/ \x00", "http://\ud800/"]
+)
 def test_what_is_no_url_fails_for_good(fetch: Fetch, url: str) -> None:
     assert isinstance(failure_of(fetch, url), PermanentFailure)
 
@@ -887,7 +1070,9 @@ def test_memory_is_bounded(origin: Origin, count: int, most: int, framing: str) 
 # --- stop --------------------------------------------------------------------------------------------------------
 
 
-def stopped_within(seconds: float, downloader: Downloader, url: str, ready: Callable[[Transfer], object]) -> None:
+def stopped_within(
+    seconds: float, downloader: Downloader, url: str, ready: Callable[[Transfer], object]
+) -> None:
     transfer = Transfer()
     outcome: list[Hashed | Md5lightError] = []
 
@@ -921,14 +1106,18 @@ def test_stop_ends_a_download_at_once(origin: Origin, at_once: bytes) -> None:
         reached.set()
         peer.wait_closed()
 
-    stopped_within(1, Downloader(config(**PATIENT)), origin.serve("/file", script), lambda _: reached.is_set())
+    stopped_within(
+        1, Downloader(config(**PATIENT)), origin.serve("/file", script), lambda _: reached.is_set()
+    )
 
 
 def test_stop_ends_a_connect(origin: Origin) -> None:
     with deaf_listener() as port:
         downloader = Downloader(config(**PATIENT))
         begun = time.monotonic()
-        stopped_within(1, downloader, f"http://127.0.0.1:{port}/", lambda _: time.monotonic() - begun > 0.2)
+        stopped_within(
+            1, downloader, f"http://127.0.0.1:{port}/", lambda _: time.monotonic() - begun > 0.2
+        )
 
 
 def test_stop_ends_a_handshake() -> None:
@@ -994,7 +1183,9 @@ def test_connections_are_used_again(origin: Origin, fetch: Fetch) -> None:
         head("Content-Length: 5", "Transfer-Encoding: chunked") + chunked(b"hello"),
     ],
 )
-def test_a_connection_that_should_not_be_is_not_used_again(origin: Origin, fetch: Fetch, sent: bytes) -> None:
+def test_a_connection_that_should_not_be_is_not_used_again(
+    origin: Origin, fetch: Fetch, sent: bytes
+) -> None:
     def script(peer: Peer) -> bool:
         peer.send(sent)
         return True
@@ -1004,7 +1195,9 @@ def test_a_connection_that_should_not_be_is_not_used_again(origin: Origin, fetch
     assert origin.connections == 2
 
 
-def test_bytes_that_come_late_are_not_taken_for_the_next_answer(origin: Origin, fetch: Fetch) -> None:
+def test_bytes_that_come_late_are_not_taken_for_the_next_answer(
+    origin: Origin, fetch: Fetch
+) -> None:
     sent = threading.Event()
 
     def script(peer: Peer) -> bool:
@@ -1022,7 +1215,9 @@ def test_bytes_that_come_late_are_not_taken_for_the_next_answer(origin: Origin, 
     assert origin.connections == 2
 
 
-def test_bytes_that_come_a_little_late_are_noticed_on_a_new_connection(origin: Origin, fetch: Fetch) -> None:
+def test_bytes_that_come_a_little_late_are_noticed_on_a_new_connection(
+    origin: Origin, fetch: Fetch
+) -> None:
     def script(peer: Peer) -> bool:
         peer.send(head("Content-Length: 5") + b"hello")
         time.sleep(0.002)
@@ -1032,7 +1227,9 @@ def test_bytes_that_come_a_little_late_are_noticed_on_a_new_connection(origin: O
     assert failure_of(fetch, origin.serve("/file", script)).code == "bad_response"
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(origin: Origin, fetch: Fetch) -> None:
+def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(
+    origin: Origin, fetch: Fetch
+) -> None:
     def script(peer: Peer) -> bool:
         # The second request on a connection is read and then left without an answer.
         return peer.turn == 1 and peer.reply(b"hello")
@@ -1063,7 +1260,9 @@ def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("host", ["files.test", "127.0.0.1"])
-def test_https_with_a_certificate_of_ca_file(authority: trustme.CA, ca_file: str, host: str) -> None:
+def test_https_with_a_certificate_of_ca_file(
+    authority: trustme.CA, ca_file: str, host: str
+) -> None:
     context = server_context(authority, host)
     asked: list[str | None] = []
     context.sni_callback = lambda _socket, name, _context: asked.append(name)
@@ -1075,7 +1274,9 @@ def test_https_with_a_certificate_of_ca_file(authority: trustme.CA, ca_file: str
     assert asked == [host if host == "files.test" else None]
 
 
-def test_a_certificate_that_is_not_trusted_or_not_the_hosts(authority: trustme.CA, ca_file: str) -> None:
+def test_a_certificate_that_is_not_trusted_or_not_the_hosts(
+    authority: trustme.CA, ca_file: str
+) -> None:
     with Origin(tls=server_context(authority, "files.test")) as origin:
         origin.serve("/file", b"hello")
         for file, host in (("", "files.test"), (ca_file, "other.test"), (ca_file, "127.0.0.1")):
@@ -1096,14 +1297,19 @@ def test_https_redirects_to_http(authority: trustme.CA, ca_file: str, origin: Or
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_over_tls_a_body_until_close_needs_its_proper_end(authority: trustme.CA, ca_file: str, clean: bool) -> None:
+def test_over_tls_a_body_until_close_needs_its_proper_end(
+    authority: trustme.CA, ca_file: str, clean: bool
+) -> None:
     def script(peer: Peer) -> None:
         peer.send(head() + BIG)
         if not clean:
             socket.socket.shutdown(peer.socket, socket.SHUT_WR)
             peer.wait_closed()
 
-    with Origin(tls=server_context(authority, "files.test")) as origin, downloading(ca_file=ca_file) as fetch:
+    with (
+        Origin(tls=server_context(authority, "files.test")) as origin,
+        downloading(ca_file=ca_file) as fetch,
+    ):
         origin.serve("/file", script)
         if clean:
             assert fetch(origin.url("/file", "files.test")).md5 == md5(BIG)
@@ -1135,7 +1341,9 @@ def test_a_name_is_looked_up_once_for_a_connection(origin: Origin) -> None:
     origin.serve("/file", b"hello")
     downloader = Downloader(config(), resolve=rebinding)
     for _ in range(2):
-        assert downloader.download(origin.url("/file", "files.example"), Transfer()).md5 == md5(b"hello")
+        assert downloader.download(origin.url("/file", "files.example"), Transfer()).md5 == md5(
+            b"hello"
+        )
     assert asked == ["files.example"]
     assert f"Host: files.example:{origin.port}" in origin.heads[0]
 
@@ -1143,7 +1351,8 @@ def test_a_name_is_looked_up_once_for_a_connection(origin: Origin) -> None:
 def test_the_addresses_of_a_name_are_tried_in_turn(origin: Origin) -> None:
     def two(host: str, port: int, **_: object) -> list[AddressInfo]:
         return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.9", "127.0.0.1")
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("127.0.0.9", "127.0.0.1")
         ]
 
     origin.serve("/file", b"hello")

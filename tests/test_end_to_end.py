@@ -37,7 +37,9 @@ def test_a_url_becomes_an_md5(tmp_path: Path) -> None:
         assert answer.text == f'{{"md5":"{md5(body)}","status":"done","url":"{url}"}}\n'
         job = service.job(job_id)
         assert (job["size"], job["bytes_done"], job["attempts"]) == (300_000, 300_000, 1)
-        printed = subprocess.run(["bash", "-c", f"curl -sL {url} | md5sum"], capture_output=True, check=True).stdout
+        printed = subprocess.run(
+            ["bash", "-c", f"curl -sL {url} | md5sum"], capture_output=True, check=True
+        ).stdout
         assert printed.split()[0].decode() == md5(body)
 
 
@@ -65,7 +67,10 @@ def test_a_temporary_failure_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_never_gets_a_checksum(tmp_path: Path) -> None:
-    with Origin() as origin, running(tmp_path, queue={"max_attempts": 2, "retry_seconds": 0.1}) as service:
+    with (
+        Origin() as origin,
+        running(tmp_path, queue={"max_attempts": 2, "retry_seconds": 0.1}) as service,
+    ):
         job_id = service.submit(origin.serve("/cut", reply(b"half", length=8)))
         assert service.result(job_id)["error"]["code"] == "incomplete"
 
@@ -93,7 +98,9 @@ def test_a_mail_server_that_is_down_loses_nothing(tmp_path: Path) -> None:
             wait_until(lambda: service.job(failed)["mail"] == "sent")
 
 
-def test_a_job_that_was_running_when_everything_was_killed_is_done_after_a_restart(tmp_path: Path) -> None:
+def test_a_job_that_was_running_when_everything_was_killed_is_done_after_a_restart(
+    tmp_path: Path,
+) -> None:
     body = os.urandom(100_000)
     with Origin() as origin, Service(tmp_path, queue={"lease_seconds": 1}) as service:
         gate = origin.gate()
@@ -119,7 +126,10 @@ def test_a_job_that_was_running_when_everything_was_killed_is_done_after_a_resta
 
 
 def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path) -> None:
-    with Origin() as origin, running(tmp_path, "--processes", "1", queue={"lease_seconds": 60}) as service:
+    with (
+        Origin() as origin,
+        running(tmp_path, "--processes", "1", queue={"lease_seconds": 60}) as service,
+    ):
         gate = origin.gate()
 
         def hold(peer: Peer) -> object:
@@ -178,7 +188,10 @@ def test_the_shortest_lease_is_renewed_in_time(tmp_path: Path) -> None:
 
 
 def test_a_stopping_pool_gives_back_what_does_not_finish(tmp_path: Path) -> None:
-    with Origin() as origin, running(tmp_path, worker={"processes": 1, "shutdown_seconds": 0}) as service:
+    with (
+        Origin() as origin,
+        running(tmp_path, worker={"processes": 1, "shutdown_seconds": 0}) as service,
+    ):
         gate = origin.gate()
         job_id = service.submit(origin.serve("/slow", lambda peer: gate.wait(30)))
         wait_until(lambda: origin.requests("/slow"))
@@ -191,7 +204,9 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path) -> None
     with Origin() as origin, running(tmp_path, worker={"shutdown_seconds": 60}) as service:
         gate = origin.gate()
         job_id = service.submit(
-            origin.serve("/slow", lambda peer: peer.reply(b"body") if peer.number > 1 else gate.wait(30))
+            origin.serve(
+                "/slow", lambda peer: peer.reply(b"body") if peer.number > 1 else gate.wait(30)
+            )
         )
         wait_until(lambda: origin.requests("/slow"))
         pool = service.commands[-1]
@@ -224,9 +239,14 @@ def test_a_canceled_download_stops_within_seconds(tmp_path: Path) -> None:
 
 
 def test_each_change_of_a_jobs_state_is_one_line(tmp_path: Path) -> None:
-    with Origin() as origin, running(tmp_path, "--processes", "1", queue={"max_attempts": 2}) as service:
+    with (
+        Origin() as origin,
+        running(tmp_path, "--processes", "1", queue={"max_attempts": 2}) as service,
+    ):
         hold = origin.serve("/hold", lambda peer: peer.wait_closed())
-        busy = origin.serve("/busy", lambda peer: peer.reply(b"body", "503 Busy" if peer.number == 1 else "200 OK"))
+        busy = origin.serve(
+            "/busy", lambda peer: peer.reply(b"body", "503 Busy" if peer.number == 1 else "200 OK")
+        )
         jobs = {"retried": service.submit(busy), "lost": service.submit(hold)}
         service.result(jobs["retried"])
         for attempt in (1, 2):
@@ -238,7 +258,9 @@ def test_each_change_of_a_jobs_state_is_one_line(tmp_path: Path) -> None:
         requests.delete(f"{service.url}/jobs/{jobs['canceled']}", timeout=10)
         assert service.commands[-1].stop() == 0
         lines = "".join(command.lines for command in service.commands)
-        assert {name: re.findall(rf"event=(\w+) job={job_id}", lines) for name, job_id in jobs.items()} == {
+        assert {
+            name: re.findall(rf"event=(\w+) job={job_id}", lines) for name, job_id in jobs.items()
+        } == {
             "retried": ["submitted", "started", "retrying", "started", "done"],
             "lost": ["submitted", "started", "started", "failed"],
             "canceled": ["submitted", "canceled", "started"],  # the server's lines stand first here
@@ -248,10 +270,15 @@ def test_each_change_of_a_jobs_state_is_one_line(tmp_path: Path) -> None:
 def test_burst_works_until_nothing_is_due(tmp_path: Path) -> None:
     with Origin() as origin, Service(tmp_path) as service:
         service.start_server()
-        ids = [service.submit(origin.serve(f"/{n}", b"%d" % n), email="ann@localhost") for n in range(20)]
+        ids = [
+            service.submit(origin.serve(f"/{n}", b"%d" % n), email="ann@localhost")
+            for n in range(20)
+        ]
         later = service.submit(origin.serve("/busy", reply(b"", "503 Busy", "Retry-After: 600")))
         assert service.start("worker", "--burst").process.wait(20) == 0
-        assert [service.check(job_id).json().get("md5") for job_id in ids] == [md5(b"%d" % n) for n in range(20)]
+        assert [service.check(job_id).json().get("md5") for job_id in ids] == [
+            md5(b"%d" % n) for n in range(20)
+        ]
         assert all(service.job(job_id)["mail"] == "sent" for job_id in ids)
         assert service.job(later)["status"] == "queued"
         assert int(service.check(later).headers["Retry-After"]) == 60
@@ -260,8 +287,14 @@ def test_burst_works_until_nothing_is_due(tmp_path: Path) -> None:
 def test_nothing_is_lost_while_workers_are_killed(tmp_path: Path) -> None:
     """Every job is done once with the right MD5, whatever happens to the processes that do them."""
     files = {f"/{n}": os.urandom(1024) for n in range(200)}
-    with Origin() as origin, running(tmp_path, queue={"max_attempts": 50, "retry_seconds": 0.1}) as service:
-        ids = {service.submit(origin.serve(path, body), email="ann@localhost"): body for path, body in files.items()}
+    with (
+        Origin() as origin,
+        running(tmp_path, queue={"max_attempts": 50, "retry_seconds": 0.1}) as service,
+    ):
+        ids = {
+            service.submit(origin.serve(path, body), email="ann@localhost"): body
+            for path, body in files.items()
+        }
         pool = service.commands[-1]
         for _ in range(5):
             victim = wait_until(pool.children)[0]

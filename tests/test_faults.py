@@ -42,7 +42,10 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         service.submit(URL)
         with full_disk(server):
             answer = requests.post(f"{service.url}/submit", data={"url": URL}, timeout=20)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (
+                503,
+                "database_unavailable",
+            )
             assert answer.headers["Retry-After"]
         service.submit(URL)
 
@@ -79,7 +82,9 @@ def test_the_workers_of_a_killed_pool_end_and_their_jobs_run_again(tmp_path: Pat
     with Origin() as origin, running(tmp_path, queue={"lease_seconds": 2}) as service:
         gate = origin.gate()
         job_id = service.submit(
-            origin.serve("/file", lambda peer: peer.reply(b"body") if peer.number > 1 else gate.wait(30))
+            origin.serve(
+                "/file", lambda peer: peer.reply(b"body") if peer.number > 1 else gate.wait(30)
+            )
         )
         wait_until(lambda: origin.requests("/file") == 1)
         orphans = kill_alone(service.commands[-1])
@@ -92,7 +97,9 @@ def test_the_workers_of_a_killed_pool_end_and_their_jobs_run_again(tmp_path: Pat
 def test_a_job_that_kills_its_workers_is_given_up_and_the_others_are_done(tmp_path: Path) -> None:
     with (
         Origin() as origin,
-        running(tmp_path, "--processes", "1", "--threads", "1", queue={"max_attempts": 2}) as service,
+        running(
+            tmp_path, "--processes", "1", "--threads", "1", queue={"max_attempts": 2}
+        ) as service,
     ):
         pool = service.commands[-1]
 
@@ -123,7 +130,9 @@ def test_a_pool_whose_workers_die_at_once_slows_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("jump", [-86400, -60, 60, 86400])
-def test_a_clock_that_jumps_keeps_no_job_from_its_end(make_queue: MakeQueue, clock: Clock, jump: float) -> None:
+def test_a_clock_that_jumps_keeps_no_job_from_its_end(
+    make_queue: MakeQueue, clock: Clock, jump: float
+) -> None:
     queue = make_queue(max_attempts=3)
     ids = [queue.submit(URL, "files.example.com") for _ in range(2)]
     running = queue.claim("alive")
@@ -137,7 +146,9 @@ def test_a_clock_that_jumps_keeps_no_job_from_its_end(make_queue: MakeQueue, clo
 
 
 @pytest.mark.parametrize("jump", [-86400, -120])
-def test_a_clock_set_back_makes_no_lease_longer(queue: Queue, outbox: Outbox, clock: Clock, jump: float) -> None:
+def test_a_clock_set_back_makes_no_lease_longer(
+    queue: Queue, outbox: Outbox, clock: Clock, jump: float
+) -> None:
     for _ in range(2):
         queue.submit(URL, "files.example.com", "ann@example.com")
     finished = queue.claim("w1")
@@ -167,12 +178,16 @@ def test_pulling_in_leaves_what_may_wait(queue: Queue) -> None:
     assert queue.pull_in() == 0
 
 
-def test_removing_old_jobs_never_holds_up_a_claim(database: Database, queue: Queue, clock: Clock) -> None:
+def test_removing_old_jobs_never_holds_up_a_claim(
+    database: Database, queue: Queue, clock: Clock
+) -> None:
     ended = """
         insert into jobs (id, url, host, status, max_attempts, created_at, finished_at)
         values (:id, 'http://a/b', 'a', 'canceled', 5, :now, :now)
     """
-    database.write(lambda transaction: [transaction.run(ended, id=str(number)) for number in range(5000)])
+    database.write(
+        lambda transaction: [transaction.run(ended, id=str(number)) for number in range(5000)]
+    )
     clock.pass_(1000)
     waiting = [queue.submit(URL, "files.example.com") for _ in range(3)]
     purged: list[int] = []

@@ -30,7 +30,13 @@ def names(**addresses: str) -> Callable[..., list[AddressInfo]]:
         if known is None:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         return [
-            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                6,
+                "",
+                (address, port),
+            )
             for address in known.split()
         ]
 
@@ -38,11 +44,23 @@ def names(**addresses: str) -> Callable[..., list[AddressInfo]]:
 
 
 def guard(networks: str = "", **addresses: str) -> Guard:
-    config = DownloadConfig(allow_networks=tuple(ipaddress.ip_network(item) for item in networks.split()))
-    return Guard(config, resolve=names(**addresses), own_addresses=lambda: {ipaddress.ip_address("8.8.4.4")})
+    config = DownloadConfig(
+        allow_networks=tuple(ipaddress.ip_network(item) for item in networks.split())
+    )
+    return Guard(
+        config, resolve=names(**addresses), own_addresses=lambda: {ipaddress.ip_address("8.8.4.4")}
+    )
 
 
-PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "192.0.1.1", "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8.8"]
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "93.184.216.34",
+    "192.0.1.1",
+    "2606:4700::1111",
+    "2a00:1450::1",
+    "::ffff:8.8.8.8",
+]
 
 NOT_PUBLIC = [
     "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.100.100.200", "100.127.255.255",
@@ -144,8 +162,18 @@ def failing(error: Exception) -> Callable[..., list[AddressInfo]]:
         (names(a="1.1.1.1"), "http://a:22/", PermanentFailure, "port_not_allowed"),
         (names(a=""), "http://a/", TemporaryFailure, "name_not_found"),
         (names(), "http://a/", TemporaryFailure, "name_not_found"),
-        (failing(socket.gaierror(socket.EAI_AGAIN, "")), "http://a/", TemporaryFailure, "name_not_found"),
-        (failing(socket.gaierror(socket.EAI_FAIL, "")), "http://a/", TemporaryFailure, "name_not_found"),
+        (
+            failing(socket.gaierror(socket.EAI_AGAIN, "")),
+            "http://a/",
+            TemporaryFailure,
+            "name_not_found",
+        ),
+        (
+            failing(socket.gaierror(socket.EAI_FAIL, "")),
+            "http://a/",
+            TemporaryFailure,
+            "name_not_found",
+        ),
         (failing(UnicodeError("label too long")), "http://a/", TemporaryFailure, "name_not_found"),
         (failing(OSError("too many open files")), "http://a/", TemporaryFailure, "name_not_found"),
     ],
@@ -156,7 +184,10 @@ def test_what_is_not_to_be_connected_to(
     with pytest.raises(kind) as failure:
         Guard(DownloadConfig(), resolve=resolve).resolve(parse(url))
     assert failure.value.code == code
-    setting = {"address_not_allowed": "[download] allow_networks", "port_not_allowed": "[download] allow_ports"}
+    setting = {
+        "address_not_allowed": "[download] allow_networks",
+        "port_not_allowed": "[download] allow_ports",
+    }
     assert setting.get(code, "") in failure.value.message
     assert not re.search(r"\d+\.\d+\.\d+\.\d+|::", failure.value.message)
 
@@ -204,7 +235,17 @@ def test_loopback_is_refused_on_both_ends_of_the_range_of_urllib3(end: str, tmp_
     setup = (HERE.parent / "setup.py").read_text(encoding="utf-8")
     admitted = dict(re.findall(r'"(urllib3|requests)>=([0-9.]+),<3"', setup))
     wanted = [f"{name}{'==' + low if end == 'oldest' else '<3'}" for name, low in admitted.items()]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(tmp_path), *wanted]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--upgrade",
+        "--target",
+        str(tmp_path),
+        *wanted,
+    ]
     subprocess.run(pip, check=True)
     with Origin() as origin:
         origin.serve("/open", b"hello")

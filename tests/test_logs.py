@@ -63,7 +63,9 @@ def test_a_line_is_time_level_event_and_fields_in_order(capsys: pytest.CaptureFi
         ("\udcff", '"\\udcff"'),
     ],
 )
-def test_a_value_can_not_forge_a_field_or_a_line(capsys: pytest.CaptureFixture[str], value: str, shown: str) -> None:
+def test_a_value_can_not_forge_a_field_or_a_line(
+    capsys: pytest.CaptureFixture[str], value: str, shown: str
+) -> None:
     logs.setup(LogConfig())
     log.info("submitted", url=value)
     assert written(capsys).endswith(f" event=submitted url={shown}")
@@ -72,7 +74,9 @@ def test_a_value_can_not_forge_a_field_or_a_line(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     "value", ["plain", "two words", "line\nbreak", "é\u2028\x85\x9b", "\udcff", 7, 0.12345, None]
 )
-def test_json_lines_hold_the_same_fields_with_their_types(capsys: pytest.CaptureFixture[str], value: object) -> None:
+def test_json_lines_hold_the_same_fields_with_their_types(
+    capsys: pytest.CaptureFixture[str], value: object
+) -> None:
     logs.setup(LogConfig(format="json"))
     log.error("failed", reason=value)
     line = written(capsys)
@@ -126,7 +130,9 @@ def test_verbose_goes_before_the_level(capsys: pytest.CaptureFixture[str]) -> No
     assert written(capsys).endswith("level=debug event=detail")
 
 
-def test_of_the_libraries_only_warnings_are_written_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_the_libraries_only_warnings_are_written_in_the_same_form(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     logs.setup(LogConfig(level="debug"))
     logging.getLogger("waitress").info("chatter %s", 1)
     logging.getLogger("waitress.queue").warning("Task queue depth is %d", 3)

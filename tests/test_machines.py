@@ -71,7 +71,9 @@ def python(host: Host, script: str, argument: str) -> subprocess.Popen[str]:
     """Start a script on a host; what it prints can be read."""
     command = [*host.enter, sys.executable, "-c", script, argument]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
 
 
 @pytest.fixture
@@ -97,7 +99,9 @@ class Machines:
         for host in self.hosts:
             (folder / host.address).mkdir()
             server = {"host": host.address, "port": 8080}
-            service = stack.enter_context(Service(folder / host.address, queue=queue, server=server, **SETTINGS))
+            service = stack.enter_context(
+                Service(folder / host.address, queue=queue, server=server, **SETTINGS)
+            )
             service.host = host
             self._services.append(service)
         for service in self._services[:2]:
@@ -105,7 +109,15 @@ class Machines:
         self.pools = [service.start_pool() for service in self._services[2:]]
 
     def ask(self, host: Host, path: str, *options: str) -> dict[str, str]:
-        command = [*host.enter, "curl", "-s", "-m", "20", f"http://{host.address}:8080{path}", *options]
+        command = [
+            *host.enter,
+            "curl",
+            "-s",
+            "-m",
+            "20",
+            f"http://{host.address}:8080{path}",
+            *options,
+        ]
         answer: dict[str, str] = json.loads(subprocess.check_output(command))
         return answer
 
@@ -130,7 +142,9 @@ class Machines:
 
     def ends(self) -> Counter[str]:
         """Count the ends of each job that any pool has told of."""
-        return Counter(job for pool in self.pools for job in re.findall(r"event=done job=(\S+)", pool.lines))
+        return Counter(
+            job for pool in self.pools for job in re.findall(r"event=done job=(\S+)", pool.lines)
+        )
 
 
 def test_every_job_ends_once_although_a_pool_is_cut_off(network: Network, tmp_path: Path) -> None:
@@ -151,7 +165,9 @@ def test_every_job_ends_once_although_a_pool_is_cut_off(network: Network, tmp_pa
         assert set(ends.values()) == {1}
 
 
-def test_a_machine_that_vanishes_in_the_middle_of_a_message_locks_nothing_for_long(network: Network) -> None:
+def test_a_machine_that_vanishes_in_the_middle_of_a_message_locks_nothing_for_long(
+    network: Network,
+) -> None:
     with closing(PostgreSQLServer(network.host())) as database:
         vanishing, other = network.host(), network.host()
         with python(vanishing, HALF_SENT, database.location()) as half_sent:

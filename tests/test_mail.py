@@ -39,7 +39,9 @@ REPORT = Report(
     error_message=None,
     link="https://md5.example.org/jobs/0e4fac17-f367-4807-8c28-8a059a2f82ac",
 )
-FAILED = dataclasses.replace(REPORT, status="failed", md5=None, size=None, error_message="The server answered 404.")
+FAILED = dataclasses.replace(
+    REPORT, status="failed", md5=None, size=None, error_message="The server answered 404."
+)
 
 MESSAGE = compose(REPORT, sender=SENDER, recipient=RECIPIENT)
 
@@ -234,8 +236,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_nothing_foreign_makes_a_header_a_recipient_or_a_line(text: str, mailer: Callable[..., Mailer]) -> None:
-    reports = [dataclasses.replace(REPORT, url=text, link=text), dataclasses.replace(FAILED, error_message=text)]
+def test_nothing_foreign_makes_a_header_a_recipient_or_a_line(
+    text: str, mailer: Callable[..., Mailer]
+) -> None:
+    reports = [
+        dataclasses.replace(REPORT, url=text, link=text),
+        dataclasses.replace(FAILED, error_message=text),
+    ]
     with Postbox() as postbox:
         for report in reports:
             mailer(postbox).send(compose(report, sender=SENDER, recipient=RECIPIENT), RECIPIENT)
@@ -303,7 +310,9 @@ def test_one_connection_serves_many_mails(mailer: Callable[..., Mailer]) -> None
         assert postbox.connections == 1
 
 
-def test_close_says_good_bye_and_the_next_mail_connects_again(mailer: Callable[..., Mailer]) -> None:
+def test_close_says_good_bye_and_the_next_mail_connects_again(
+    mailer: Callable[..., Mailer],
+) -> None:
     with ScriptedPostbox() as postbox:
         one = mailer(postbox)
         one.send(MESSAGE, RECIPIENT)
@@ -326,7 +335,9 @@ def test_close_does_not_wait_long_for_a_good_bye(
         assert time.monotonic() - started < longest
 
 
-def test_a_kept_session_that_the_server_has_closed_is_reopened(mailer: Callable[..., Mailer]) -> None:
+def test_a_kept_session_that_the_server_has_closed_is_reopened(
+    mailer: Callable[..., Mailer],
+) -> None:
     with ScriptedPostbox() as postbox:
         one = mailer(postbox)
         one.send(MESSAGE, RECIPIENT)
@@ -357,7 +368,9 @@ def test_451_twice_then_good(step: str, mailer: Callable[..., Mailer]) -> None:
 
 
 @pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA", "END"])
-def test_550_to_a_mail_is_permanent_and_the_session_serves_the_next(step: str, mailer: Callable[..., Mailer]) -> None:
+def test_550_to_a_mail_is_permanent_and_the_session_serves_the_next(
+    step: str, mailer: Callable[..., Mailer]
+) -> None:
     with ScriptedPostbox(**at(step, ["550 no"])) as postbox:
         one = mailer(postbox)
         with pytest.raises(PermanentFailure) as failure:
@@ -382,11 +395,17 @@ def test_550_to_a_mail_is_permanent_and_the_session_serves_the_next(step: str, m
     ],
 )
 def test_a_refusal_of_the_session_is_temporary(
-    step: str, reply: str, code: str, mailer: Callable[..., Mailer], trusted: tuple[ssl.SSLContext, str]
+    step: str,
+    reply: str,
+    code: str,
+    mailer: Callable[..., Mailer],
+    trusted: tuple[ssl.SSLContext, str],
 ) -> None:
     context, ca_file = trusted
     with ScriptedPostbox(starttls=context, **at(step, repeat(reply))) as postbox:
-        one = mailer(postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD)
+        one = mailer(
+            postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD
+        )
         for _ in range(2):  # nothing of a session that failed is left over
             with pytest.raises(TemporaryFailure) as failure:
                 one.send(MESSAGE, RECIPIENT)
@@ -401,7 +420,12 @@ def test_a_server_that_fails_at_any_step_costs_a_bounded_time(
 ) -> None:
     context, ca_file = trusted
     with ScriptedPostbox(starttls=context, **at(step, [answer])) as postbox:
-        options = {"security": "starttls", "ca_file": ca_file, "username": "user", "password": PASSWORD}
+        options = {
+            "security": "starttls",
+            "ca_file": ca_file,
+            "username": "user",
+            "password": PASSWORD,
+        }
         one = mailer(postbox, timeout=0.15, **options)
         started = time.monotonic()
         with pytest.raises(TemporaryFailure) as failure:
@@ -417,7 +441,9 @@ def test_after_a_hang_up_the_next_attempt_delivers(
 ) -> None:
     context, ca_file = trusted
     with ScriptedPostbox(starttls=context, **at(step, [HANG_UP])) as postbox:
-        one = mailer(postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD)
+        one = mailer(
+            postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD
+        )
         with pytest.raises(TemporaryFailure) as failure:
             one.send(MESSAGE, RECIPIENT)
         assert failure.value.code == "connection_failed"
@@ -457,7 +483,12 @@ def test_stop_ends_a_running_exchange_at_once(
             raised.append(stopped)
 
     with ScriptedPostbox(starttls=context, **at(step, [SILENCE])) as postbox:
-        options = {"security": "starttls", "ca_file": ca_file, "username": "user", "password": PASSWORD}
+        options = {
+            "security": "starttls",
+            "ca_file": ca_file,
+            "username": "user",
+            "password": PASSWORD,
+        }
         one = mailer(postbox, timeout=60.0, **options)
         sending = threading.Thread(target=send)
         sending.start()
@@ -479,7 +510,9 @@ def test_a_trusted_server_gets_login_and_mail(
 ) -> None:
     context, ca_file = trusted
     with Postbox(**{security: context}, login=("user", PASSWORD)) as postbox:  # type: ignore[arg-type]
-        one = mailer(postbox, security=security, ca_file=ca_file, username="user", password=PASSWORD)
+        one = mailer(
+            postbox, security=security, ca_file=ca_file, username="user", password=PASSWORD
+        )
         one.send(MESSAGE, RECIPIENT)
         one.send(MESSAGE, RECIPIENT)
         assert len(postbox.mails) == 2
@@ -511,7 +544,9 @@ def test_a_certificate_for_another_name_is_refused(
         assert "MAIL" not in postbox.heard
 
 
-def test_starttls_refused_is_no_reason_to_go_on_in_plain_text(mailer: Callable[..., Mailer]) -> None:
+def test_starttls_refused_is_no_reason_to_go_on_in_plain_text(
+    mailer: Callable[..., Mailer],
+) -> None:
     with ScriptedPostbox(EHLO=repeat("250 postbox"), STARTTLS=repeat("454 not now")) as postbox:
         one = mailer(postbox, security="starttls", username="user", password=PASSWORD)
         with pytest.raises(TemporaryFailure) as failure:
@@ -543,7 +578,9 @@ def test_a_login_without_tls_goes_to_loopback(mailer: Callable[..., Mailer]) -> 
 
 
 def test_a_login_without_tls_goes_nowhere_else(mailer: Callable[..., Mailer]) -> None:
-    with Postbox(login=("user", PASSWORD), login_without_tls=True, address=_own_address()) as postbox:
+    with Postbox(
+        login=("user", PASSWORD), login_without_tls=True, address=_own_address()
+    ) as postbox:
         with pytest.raises(TemporaryFailure, match="TLS") as failure:
             mailer(postbox, username="user", password=PASSWORD).send(MESSAGE, RECIPIENT)
         assert failure.value.code == "login_failed"
@@ -565,14 +602,18 @@ def _own_address() -> str:
     [("user", "wrong"), ("other", PASSWORD), ("user", "pässword")],
     ids=["password", "user", "ü"],
 )
-def test_a_wrong_login_is_temporary(user: str, password: str, mailer: Callable[..., Mailer]) -> None:
+def test_a_wrong_login_is_temporary(
+    user: str, password: str, mailer: Callable[..., Mailer]
+) -> None:
     with Postbox(login=("user", PASSWORD), login_without_tls=True) as postbox:
         with pytest.raises(TemporaryFailure) as failure:
             mailer(postbox, username=user, password=password).send(MESSAGE, RECIPIENT)
         assert failure.value.code == "login_failed"
 
 
-def test_a_server_that_wants_a_login_and_gets_none_is_temporary(mailer: Callable[..., Mailer]) -> None:
+def test_a_server_that_wants_a_login_and_gets_none_is_temporary(
+    mailer: Callable[..., Mailer],
+) -> None:
     with Postbox(login=("user", PASSWORD), login_without_tls=True) as postbox:
         with pytest.raises(TemporaryFailure) as failure:
             mailer(postbox).send(MESSAGE, RECIPIENT)
@@ -588,15 +629,26 @@ def test_a_server_without_logins_is_told_apart(mailer: Callable[..., Mailer]) ->
 
 @pytest.mark.parametrize("step", STEPS)
 def test_no_message_and_no_log_line_holds_an_address_or_a_password(
-    step: str, mailer: Callable[..., Mailer], trusted: tuple[ssl.SSLContext, str], caplog: pytest.LogCaptureFixture
+    step: str,
+    mailer: Callable[..., Mailer],
+    trusted: tuple[ssl.SSLContext, str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     context, ca_file = trusted
-    with ScriptedPostbox(starttls=context, **at(step, repeat(f"550 {RECIPIENT} {PASSWORD}"))) as postbox:
-        one = mailer(postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD)
+    with ScriptedPostbox(
+        starttls=context, **at(step, repeat(f"550 {RECIPIENT} {PASSWORD}"))
+    ) as postbox:
+        one = mailer(
+            postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD
+        )
         with pytest.raises((TemporaryFailure, PermanentFailure)) as failure:
             one.send(MESSAGE, RECIPIENT)
-    told = failure.value.message + repr(failure.value) + "".join(str(vars(record)) for record in caplog.records)
+    told = (
+        failure.value.message
+        + repr(failure.value)
+        + "".join(str(vars(record)) for record in caplog.records)
+    )
     assert RECIPIENT not in told
     assert PASSWORD not in told
 
@@ -604,11 +656,15 @@ def test_no_message_and_no_log_line_holds_an_address_or_a_password(
 # --- the trial -------------------------------------------------------------------------------------------------
 
 
-def test_a_trial_tells_each_step(mailer: Callable[..., Mailer], trusted: tuple[ssl.SSLContext, str]) -> None:
+def test_a_trial_tells_each_step(
+    mailer: Callable[..., Mailer], trusted: tuple[ssl.SSLContext, str]
+) -> None:
     context, ca_file = trusted
     trial = compose_trial(sender=SENDER, recipient=RECIPIENT)
     with Postbox(starttls=context, login=("user", PASSWORD)) as postbox:
-        one = mailer(postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD)
+        one = mailer(
+            postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD
+        )
         steps = list(one.probe(trial, RECIPIENT))
         (mail,) = postbox.mails
     assert all(step.done and not step.text for step in steps)
@@ -643,8 +699,12 @@ def test_a_trial_ends_with_the_step_that_failed_and_the_servers_words(
     step: str, name: str, mailer: Callable[..., Mailer], trusted: tuple[ssl.SSLContext, str]
 ) -> None:
     context, ca_file = trusted
-    with ScriptedPostbox(starttls=context, **at(step, repeat("550 for a\x1b[31m reason"))) as postbox:
-        one = mailer(postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD)
+    with ScriptedPostbox(
+        starttls=context, **at(step, repeat("550 for a\x1b[31m reason"))
+    ) as postbox:
+        one = mailer(
+            postbox, security="starttls", ca_file=ca_file, username="user", password=PASSWORD
+        )
         *done, last = one.probe(MESSAGE, RECIPIENT)
     assert all(step.done for step in done)
     assert (last.name, last.done) == (name, False)
@@ -652,7 +712,9 @@ def test_a_trial_ends_with_the_step_that_failed_and_the_servers_words(
 
 
 def test_a_trial_with_a_name_that_is_none() -> None:
-    mailer = Mailer(SmtpConfig(host="x" * 64, security="none"))  # too long for a label: no DNS server is asked
+    mailer = Mailer(
+        SmtpConfig(host="x" * 64, security="none")
+    )  # too long for a label: no DNS server is asked
     *_, last = mailer.probe(MESSAGE, RECIPIENT)
     assert (last.name, last.done) == ("name", False)
 
@@ -667,7 +729,9 @@ def test_a_trial_with_nobody_listening(mailer: Callable[..., Mailer]) -> None:
 # --- the Maildir -----------------------------------------------------------------------------------------------
 
 
-def test_mails_are_kept_in_a_maildir_that_others_can_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_mails_are_kept_in_a_maildir_that_others_can_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     folder = tmp_path / "deep" / "mails"
     mailer = Mailer(SmtpConfig(maildir=str(folder)))
@@ -683,7 +747,11 @@ def test_mails_are_kept_in_a_maildir_that_others_can_read(tmp_path: Path, caplog
 
 
 def _logged_paths(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [str(vars(record)["fields"]["path"]) for record in caplog.records if record.getMessage() == "mail_kept"]
+    return [
+        str(vars(record)["fields"]["path"])
+        for record in caplog.records
+        if record.getMessage() == "mail_kept"
+    ]
 
 
 def test_a_maildir_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def message_ids(postbox: Postbox | ScriptedPostbox) -> list[str]:
 
 
 def wait_for_mail(service: Service, job_id: str, state: str) -> None:
-    wait_until(lambda: service.job(job_id)["mail"] == state, message=f"the mail of {job_id} to be {state}")
+    wait_until(
+        lambda: service.job(job_id)["mail"] == state, message=f"the mail of {job_id} to be {state}"
+    )
 
 
 def kill_worker(pool: Command) -> None:
@@ -63,7 +65,9 @@ def kill_worker(pool: Command) -> None:
 
 
 @pytest.mark.parametrize("answer", [SILENCE, Drip()], ids=["silent", "dripping"])
-def test_a_mailer_that_hangs_delays_no_hash_and_loses_no_mail(tmp_path: Path, answer: object) -> None:
+def test_a_mailer_that_hangs_delays_no_hash_and_loses_no_mail(
+    tmp_path: Path, answer: object
+) -> None:
     one_process = {"processes": 1, "shutdown_seconds": 0}
     with Origin() as origin, ScriptedPostbox(CONNECT=repeat(answer)) as hanging, Postbox() as good:
         with running(tmp_path, worker=one_process, smtp=smtp(hanging, timeout=60)) as service:
@@ -86,7 +90,9 @@ def test_a_mail_server_that_is_down_delays_mails_and_nothing_else(tmp_path: Path
         down = smtp(postbox)
     with Origin() as origin, running(tmp_path, smtp=down) as service:
         ids = [service.submit(origin.serve(f"/{n}", b"%d" % n), email=ANN) for n in range(20)]
-        assert [service.result(job_id)["md5"] for job_id in ids] == [md5(b"%d" % n) for n in range(20)]
+        assert [service.result(job_id)["md5"] for job_id in ids] == [
+            md5(b"%d" % n) for n in range(20)
+        ]
         service.commands[-1].wait_for_line("event=mail_failed .*code=connection_failed")
         assert {service.job(job_id)["mail"] for job_id in ids} == {"waiting"}
 
@@ -102,7 +108,10 @@ def test_a_mail_does_not_wait_behind_queued_downloads(tmp_path: Path) -> None:
         one_slot = {"processes": 1, "threads": 1}
         with running(tmp_path, worker=one_slot, smtp=smtp(postbox)) as service:
             done = service.submit(origin.serve("/file", b"body"), email=ANN)
-            held = [service.submit(origin.serve(f"/held/{n}", hold), email="bob@example.com") for n in range(10)]
+            held = [
+                service.submit(origin.serve(f"/held/{n}", hold), email="bob@example.com")
+                for n in range(10)
+            ]
             wait_for_mail(service, done, "sent")
             assert [mail.recipients for mail in postbox.mails] == [[ANN]]
             assert "queued" in {service.job(job_id)["status"] for job_id in held}
@@ -162,10 +171,14 @@ def test_one_connection_serves_all_waiting_mails(tmp_path: Path) -> None:
 def test_a_mail_that_can_not_be_made_stops_no_other(tmp_path: Path) -> None:
     with Origin() as origin, ScriptedPostbox(RCPT=["451 later"]) as postbox:
         slow = {"retry_seconds": 0.5}
-        with running(tmp_path, "--processes", "1", queue=slow, smtp=smtp(postbox, max_attempts=2)) as service:
+        with running(
+            tmp_path, "--processes", "1", queue=slow, smtp=smtp(postbox, max_attempts=2)
+        ) as service:
             broken = service.submit(origin.serve("/file", b"body"), email=ANN)
             service.commands[-1].wait_for_line("event=mail_failed")
-            with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as database:
+            with contextlib.closing(
+                sqlite3.connect(service.database, isolation_level=None)
+            ) as database:
                 database.execute("update outbox set recipient = x'ff'")
             wait_for_mail(service, broken, "failed")
             whole = service.submit(origin.url("/file"), email=ANN)
@@ -192,16 +205,23 @@ def test_a_worker_killed_before_the_250_sends_one_mail(tmp_path: Path, step: str
         assert message_ids(postbox) == [f"<{job_id}@example.org>"]
 
 
-def test_a_worker_killed_between_the_250_and_our_note_sends_the_same_mail_twice(tmp_path: Path) -> None:
+def test_a_worker_killed_between_the_250_and_our_note_sends_the_same_mail_twice(
+    tmp_path: Path,
+) -> None:
     with contextlib.ExitStack() as stack:
 
         def lock_once() -> Iterator[str]:
             locking.execute("begin immediate")  # from here on nobody can note anything
             yield "250 OK"
 
-        origin, postbox = stack.enter_context(Origin()), stack.enter_context(ScriptedPostbox(END=lock_once()))
+        origin, postbox = (
+            stack.enter_context(Origin()),
+            stack.enter_context(ScriptedPostbox(END=lock_once())),
+        )
         service = stack.enter_context(running(tmp_path, "--processes", "1", smtp=smtp(postbox)))
-        connection = sqlite3.connect(service.database, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            service.database, isolation_level=None, check_same_thread=False
+        )
         locking = stack.enter_context(contextlib.closing(connection))
         job_id = service.submit(origin.serve("/file", b"body"), email=ANN)
         wait_until(lambda: postbox.mails)
@@ -242,7 +262,9 @@ def test_no_log_and_no_answer_holds_an_address_or_a_password(tmp_path: Path) -> 
                 job_id = service.submit(origin.serve("/file", b"body"), email=ANN)
                 wait_for_mail(service, job_id, "sent" if postbox is good else "failed")
                 for address in (f"{ANN} {ANN}", f"{ANN}\r\n", [ANN, ANN]):
-                    answer = requests.post(f"{service.url}/submit", data={"url": FILE, "email": address}, timeout=10)
+                    answer = requests.post(
+                        f"{service.url}/submit", data={"url": FILE, "email": address}, timeout=10
+                    )
                     told += answer.text + str(answer.headers)
                 told += service.check(job_id).text + str(service.job(job_id))
                 logs += "".join(command.lines for command in service.commands)
@@ -267,7 +289,9 @@ def test_no_log_and_no_answer_holds_an_address_or_a_password(tmp_path: Path) -> 
 def submit(service: Service, *, via: str = "", **fields: str) -> requests.Response:
     """Submit a URL; `via` is what a proxy would say of the client."""
     headers = {"X-Forwarded-For": via} if via else {}
-    return requests.post(f"{service.url}/submit", data={"url": FILE, **fields}, headers=headers, timeout=10)
+    return requests.post(
+        f"{service.url}/submit", data={"url": FILE, **fields}, headers=headers, timeout=10
+    )
 
 
 def assert_refused(answer: requests.Response, status: int, code: str, longest: int) -> None:
@@ -304,7 +328,9 @@ def test_a_clients_share_holds_over_two_servers_and_a_restart(tmp_path: Path) ->
         first = service.start_server()
         assert submit(service, via="203.0.113.1").status_code == 202
         service.start_server()
-        assert submit(service, via="203.0.113.2").status_code == 202  # believed of nobody: there is no proxy
+        assert (
+            submit(service, via="203.0.113.2").status_code == 202
+        )  # believed of nobody: there is no proxy
         assert_refused(submit(service), 429, "too_many_submits", 60)
         assert first.stop() == 0
         service.start_server()
@@ -351,7 +377,9 @@ def test_a_full_queue_is_full_for_two_servers(tmp_path: Path) -> None:
         ("203.0.113.7", 'unknown "value, 203.0.113.7', True),
     ],
 )
-def test_a_trusted_proxy_tells_the_clients_apart(proxied: Service, first: str, second: str, same: bool) -> None:
+def test_a_trusted_proxy_tells_the_clients_apart(
+    proxied: Service, first: str, second: str, same: bool
+) -> None:
     with contextlib.closing(sqlite3.connect(proxied.database, isolation_level=None)) as database:
         database.execute("delete from jobs")
     assert submit(proxied, via=first).status_code == 202
@@ -368,7 +396,9 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_only_the_trusted_proxy_is_believed(tmp_path: Path) -> None:
-    with Service(tmp_path, server={"submits_per_minute": 1, "trusted_proxy": "127.0.0.2"}) as service:
+    with Service(
+        tmp_path, server={"submits_per_minute": 1, "trusted_proxy": "127.0.0.2"}
+    ) as service:
         service.start_server()
         assert submit(service, via="203.0.113.1").status_code == 202
         assert submit(service, via="203.0.113.2").status_code == 429

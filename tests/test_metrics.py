@@ -43,7 +43,9 @@ def parsed(text: str) -> dict[str, float]:
 
 def test_the_metrics_tell_what_happened_and_survive_restarts(tmp_path: Path) -> None:
     with Origin() as origin, running(tmp_path, queue={"max_attempts": 1}) as service:
-        done = [service.submit(origin.serve(f"/{n}", b"body"), email="ann@localhost") for n in range(3)]
+        done = [
+            service.submit(origin.serve(f"/{n}", b"body"), email="ann@localhost") for n in range(3)
+        ]
         ended = [*done, service.submit(origin.url("/missing"))]
         for job_id in ended:
             service.result(job_id)
@@ -81,13 +83,18 @@ def test_a_worker_that_was_killed_is_not_alive_for_long(database: Database, cloc
     assert totals.snapshot().last_sign_seconds is None
     totals.sign("w1")
     clock.pass_(ALIVE_SECONDS - 1)
-    assert (totals.snapshot().workers_alive, totals.snapshot().last_sign_seconds) == (1, ALIVE_SECONDS - 1)
+    assert (totals.snapshot().workers_alive, totals.snapshot().last_sign_seconds) == (
+        1,
+        ALIVE_SECONDS - 1,
+    )
     clock.pass_(1)
     assert totals.snapshot().workers_alive == 0
 
 
 @pytest.mark.parametrize("seconds", [0, 30, 100])
-def test_the_oldest_waiting_job_has_its_age(database: Database, queue: Queue, clock: Clock, seconds: int) -> None:
+def test_the_oldest_waiting_job_has_its_age(
+    database: Database, queue: Queue, clock: Clock, seconds: int
+) -> None:
     queue.submit("http://files.example.com/a", "files.example.com")
     clock.pass_(seconds)
     queue.submit("http://files.example.com/b", "files.example.com")

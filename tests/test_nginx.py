@@ -26,20 +26,42 @@ class Nginx:
         address = "{}:{}".format(*self._socket.getsockname())
         self.url = f"http://{address}"
         site = SITE.read_text().replace("listen [::]:80;", "")
-        for written, here in (("listen 80;", f"listen {address};"), ("http://127.0.0.1:8080", server)):
+        for written, here in (
+            ("listen 80;", f"listen {address};"),
+            ("http://127.0.0.1:8080", server),
+        ):
             assert site.count(written) == 1
             site = site.replace(written, here)
         user = "user root;" if os.getuid() == 0 else ""
         kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
         places = [f"{kind}_temp_path {folder}/{kind};" for kind in kinds]
-        lines = [user, f"pid {folder}/pid;", "events {}", "http {", "access_log off;", *places, site, "}"]
+        lines = [
+            user,
+            f"pid {folder}/pid;",
+            "events {}",
+            "http {",
+            "access_log off;",
+            *places,
+            site,
+            "}",
+        ]
         (folder / "nginx.conf").write_text("\n".join(lines))
         program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
         assert program, "nginx is missing: sudo apt-get install nginx-light"
-        self._command = [program, "-c", f"{folder}/nginx.conf", "-p", str(folder), "-e", f"{folder}/error.log"]
+        self._command = [
+            program,
+            "-c",
+            f"{folder}/nginx.conf",
+            "-p",
+            str(folder),
+            "-e",
+            f"{folder}/error.log",
+        ]
 
     def check(self) -> str:
-        done = subprocess.run([*self._command, "-t"], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            [*self._command, "-t"], capture_output=True, text=True, timeout=20, check=True
+        )
         return done.stderr
 
     def start(self) -> None:
@@ -47,7 +69,10 @@ class Nginx:
         number = self._socket.fileno()
         environment = {**os.environ, "NGINX": f"{number};"}
         self._process = subprocess.Popen(
-            [*self._command, "-g", "daemon off;"], env=environment, pass_fds=[number], stderr=subprocess.DEVNULL
+            [*self._command, "-g", "daemon off;"],
+            env=environment,
+            pass_fds=[number],
+            stderr=subprocess.DEVNULL,
         )
 
     def stop(self) -> None:
@@ -81,19 +106,24 @@ def test_nginx_finds_nothing_wrong_with_it(nginx: Nginx) -> None:
     assert lines[1].endswith(" test is successful")
 
 
-def test_a_job_is_done_through_nginx_for_the_client_that_nginx_names(nginx: Nginx, service: Service) -> None:
+def test_a_job_is_done_through_nginx_for_the_client_that_nginx_names(
+    nginx: Nginx, service: Service
+) -> None:
     with Origin() as origin:
         url = origin.serve("/file", b"body")
         forged = {"X-Forwarded-For": "192.0.2.1"}
         answers = [
-            requests.post(f"{nginx.url}/submit", data={"url": url}, headers=forged, timeout=10) for _ in range(3)
+            requests.post(f"{nginx.url}/submit", data={"url": url}, headers=forged, timeout=10)
+            for _ in range(3)
         ]
         assert [answer.status_code for answer in answers] == [202, 202, 429]
         job_id = answers[0].json()["id"]
         result = service.result(job_id)
         assert requests.get(f"{nginx.url}/check?id={job_id}", timeout=10).json() == result
         # Nobody else pays for that client: a proxy that names another one is believed.
-        other = requests.post(f"{service.url}/submit", data={"url": url}, headers=forged, timeout=10)
+        other = requests.post(
+            f"{service.url}/submit", data={"url": url}, headers=forged, timeout=10
+        )
         assert other.status_code == 202
 
 
@@ -112,7 +142,8 @@ def test_errors_are_told_as_without_nginx(
     nginx: Nginx, service: Service, method: str, path: str, body: bytes, status: int
 ) -> None:
     through, directly = (
-        requests.request(method, f"{at.url}{path}", data=body, timeout=10) for at in (nginx, service)
+        requests.request(method, f"{at.url}{path}", data=body, timeout=10)
+        for at in (nginx, service)
     )
     assert (through.status_code, through.text) == (status, directly.text)
     assert through.headers["Content-Type"] == directly.headers["Content-Type"] == "application/json"

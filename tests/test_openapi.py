@@ -29,7 +29,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def check(path: str, method: str, answer: requests.Response) -> None:
     """Compare an answer with what the document says of it, headers included."""
     described = DOCUMENT["paths"][path][method]["responses"][str(answer.status_code)]
-    schema = {**described["content"]["application/json"]["schema"], "components": DOCUMENT["components"]}
+    schema = {
+        **described["content"]["application/json"]["schema"],
+        "components": DOCUMENT["components"],
+    }
     jsonschema.Draft202012Validator(schema).validate(answer.json())
     assert set(described.get("headers", {})) <= set(answer.headers)
 
@@ -49,7 +52,10 @@ def test_every_route_is_described(service: Service) -> None:
     for path, methods in DOCUMENT["paths"].items():
         answer = requests.request("PATCH", service.url + path.format(id="x"), timeout=10)
         assert answer.status_code == 405
-        allowed = {method.lower() for method in answer.headers["Allow"].split(",")} - {"head", "options"}
+        allowed = {method.lower() for method in answer.headers["Allow"].split(",")} - {
+            "head",
+            "options",
+        }
         assert allowed == set(methods)
 
 
@@ -61,13 +67,17 @@ def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
 
     with Origin() as origin:
         url = origin.serve("/file", b"body")
-        submitted = requests.post(f"{service.url}/submit", data={"url": url, "email": "ann@localhost"}, timeout=10)
+        submitted = requests.post(
+            f"{service.url}/submit", data={"url": url, "email": "ann@localhost"}, timeout=10
+        )
         check("/submit", "post", submitted)
         done, missing = submitted.json()["id"], service.submit(origin.url("/missing"))
         assert service.result(done)["status"] == "done"
         assert service.result(missing)["status"] == "failed"
         waiting = service.submit(origin.serve("/slow", lambda peer: origin.gate().wait(30)))
-        assert [get("/check", "/check", id=job).status_code for job in (done, missing, waiting)] == [200, 424, 202]
+        assert [
+            get("/check", "/check", id=job).status_code for job in (done, missing, waiting)
+        ] == [200, 424, 202]
         for job in (done, missing, waiting, "nothing"):
             get(f"/jobs/{job}", "/jobs/{id}")
         for expected in (200, 409):
@@ -78,6 +88,8 @@ def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
         get(path, path)
     for data in ({}, {"url": "http://127.1/"}, {"url": b"a" * 70_000}):
         check("/submit", "post", requests.post(f"{service.url}/submit", data=data, timeout=10))
-    foreign = requests.post(f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10)
+    foreign = requests.post(
+        f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10
+    )
     assert foreign.status_code == 403
     check("/submit", "post", foreign)

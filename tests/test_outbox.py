@@ -40,7 +40,9 @@ def test_a_mail_is_one_workers_at_a_time(outbox: Outbox, job_id: str) -> None:
     assert outbox.claim("w2") is None
 
 
-def test_a_sent_mail_is_not_sent_again(outbox: Outbox, queue: Queue, job_id: str, clock: Clock) -> None:
+def test_a_sent_mail_is_not_sent_again(
+    outbox: Outbox, queue: Queue, job_id: str, clock: Clock
+) -> None:
     assert outbox.sent(claim(outbox))
     clock.pass_(1_000_000)
     assert outbox.claim("w2") is None
@@ -91,7 +93,9 @@ def test_a_dead_workers_mail_is_freed_at_once(outbox: Outbox, job_id: str) -> No
     assert claim(outbox, "w2").attempts == 2
 
 
-def test_a_mail_that_kills_its_workers_is_given_up(outbox: Outbox, queue: Queue, job_id: str) -> None:
+def test_a_mail_that_kills_its_workers_is_given_up(
+    outbox: Outbox, queue: Queue, job_id: str
+) -> None:
     for attempt in (1, 2, 3):
         assert claim(outbox).attempts == attempt
         outbox.free("w1")

@@ -44,7 +44,9 @@ def files(*folders: str) -> set[str]:
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with both; the wheel is built from what the source distribution holds."""
     source, dist = (tmp_path_factory.mktemp(name) for name in ("source", "dist"))
-    unwanted = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "build", "dist")
+    unwanted = shutil.ignore_patterns(
+        ".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "build", "dist"
+    )
     shutil.copytree(ROOT, source, ignore=unwanted, dirs_exist_ok=True)
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, source)
     return dist
@@ -60,8 +62,18 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(dist: Path) -> None:
 def test_the_source_distribution_holds_what_is_needed_to_work_on_it(dist: Path) -> None:
     (source,) = dist.glob("*.tar.gz")
     with tarfile.open(source) as archive:
-        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    wanted = {"LICENSE", "CHANGELOG.md", "README.md", "config.example.ini", "pyproject.toml", "setup.py", ".ci/run"}
+        names = {
+            member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()
+        }
+    wanted = {
+        "LICENSE",
+        "CHANGELOG.md",
+        "README.md",
+        "config.example.ini",
+        "pyproject.toml",
+        "setup.py",
+        ".ci/run",
+    }
     assert names >= wanted | files("md5light", "scripts", "tests")
 
 
@@ -69,8 +81,12 @@ def test_the_wheel_works_in_a_fresh_environment(dist: Path, tmp_path: Path) -> N
     (wheel,) = dist.glob("*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path)
     python = tmp_path / "bin/python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", wheel)
-    packages = sysconfig.get_path("purelib")  # what it depends on; .pth files, and so our own tree, don't count here
+    run(
+        sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", wheel
+    )
+    packages = sysconfig.get_path(
+        "purelib"
+    )  # what it depends on; .pth files, and so our own tree, don't count here
     where = run(python, "-c", "import md5light; print(md5light.__file__)", PYTHONPATH=packages)
     assert Path(where).is_relative_to(tmp_path)
     for command in ("md5light", "md5light-server", "md5light-worker"):

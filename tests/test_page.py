@@ -52,7 +52,10 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    download = {"allow_networks": "127.0.0.0/8", "read_timeout": 60}  # a file's second half comes when we like
+    download = {
+        "allow_networks": "127.0.0.0/8",
+        "read_timeout": 60,
+    }  # a file's second half comes when we like
     with running(folder, queue={"retry_seconds": 600}, download=download) as service:
         yield service
 
@@ -73,7 +76,9 @@ def open_page(browser: Browser, service: Service) -> Iterator[Open]:
         page.on("console", lambda message: complaints.append(message.text))
 
     def open_page(path: str = "/", **settings: Any) -> Page:
-        contexts.append(browser.new_context(**{"viewport": {"width": 1000, "height": 720}, **settings}))
+        contexts.append(
+            browser.new_context(**{"viewport": {"width": 1000, "height": 720}, **settings})
+        )
         contexts[-1].on("page", watch)
         page = contexts[-1].new_page()
         page.goto(service.url + path)
@@ -137,7 +142,9 @@ def test_a_file_is_submitted_watched_and_done(open_page: Open, origin: Origin) -
     bar = job.get_by_role("progressbar")
     expect(bar).to_have_js_property("value", len(BODY) / 2)
     expect(bar).to_have_js_property("max", len(BODY))
-    expect(job.locator(".figures")).to_have_text(words(r"^500 kB of 1\.0 MB · [\d.]+ kB/s · \d+ s left$"))
+    expect(job.locator(".figures")).to_have_text(
+        words(r"^500 kB of 1\.0 MB · [\d.]+ kB/s · \d+ s left$")
+    )
     gate.set()
     expect(job.locator(".status")).to_have_text("Done")
     expect(job.locator(".md5")).to_have_text(hashlib.md5(BODY).hexdigest())
@@ -159,7 +166,9 @@ def test_a_file_of_unknown_size_has_a_bar_without_end(open_page: Open, origin: O
 @pytest.mark.parametrize("encrypted", [True, False], ids=["with clipboard", "without"])
 def test_the_md5_is_copied(open_page: Open, origin: Origin, encrypted: bool) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
-    if not encrypted:  # browsers hide it from pages that came unencrypted from elsewhere than loopback
+    if (
+        not encrypted
+    ):  # browsers hide it from pages that came unencrypted from elsewhere than loopback
         page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     job = submit(page, origin.url("/hello.txt"))
     job.get_by_role("button", name="Copy").click()
@@ -171,7 +180,9 @@ def test_the_md5_is_copied(open_page: Open, origin: Origin, encrypted: bool) -> 
 
 def test_what_was_not_copied_is_not_said_to_be(open_page: Open, origin: Origin) -> None:
     page = open_page()
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false")
+    page.evaluate(
+        "navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false"
+    )
     job = submit(page, origin.url("/hello.txt"))
     job.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("status")).to_have_text("Selected")
@@ -182,13 +193,19 @@ def test_a_failure_is_told_in_plain_words(open_page: Open, origin: Origin) -> No
     page = open_page()
     job = submit(page, origin.url("/missing.zip"))
     expect(job.locator(".status")).to_have_text("Failed")
-    expect(job.locator(".reason")).to_have_text("Instead of the file the server sent the error 404.")
-    expect(page.get_by_role("status")).to_have_text(re.compile(r"^missing.zip, Failed, Instead of the file"))
+    expect(job.locator(".reason")).to_have_text(
+        "Instead of the file the server sent the error 404."
+    )
+    expect(page.get_by_role("status")).to_have_text(
+        re.compile(r"^missing.zip, Failed, Instead of the file")
+    )
 
 
 def test_another_attempt_is_announced(open_page: Open, origin: Origin) -> None:
     job = submit(open_page(), origin.url("/busy.iso"))
-    expect(job.locator(".reason")).to_have_text("Instead of the file the server sent the error 503.")
+    expect(job.locator(".reason")).to_have_text(
+        "Instead of the file the server sent the error 503."
+    )
     expect(job.locator(".figures")).to_have_text(words(r"^Attempt 2 of 5 in \d+ min$"))
     expect(job.locator(".status")).to_have_text("Waiting")
 
@@ -337,7 +354,9 @@ def test_looks_slow_down_and_stop_while_the_tab_is_hidden(open_page: Open, origi
         page.clock.run_for(1_000)
 
 
-def test_a_link_in_a_mail_or_chat_shows_the_job(open_page: Open, service: Service, origin: Origin) -> None:
+def test_a_link_in_a_mail_or_chat_shows_the_job(
+    open_page: Open, service: Service, origin: Origin
+) -> None:
     gate = serve_in_two(origin, "/linked.iso")
     page = open_page(f"/jobs/{service.submit(origin.url('/linked.iso'))}")
     expect(page).to_have_title("Running: linked.iso · md5light")
@@ -349,7 +368,9 @@ def test_a_link_in_a_mail_or_chat_shows_the_job(open_page: Open, service: Servic
     expect(page.locator("#url")).to_be_visible()
 
 
-def test_a_jobs_page_tells_when_its_mail_has_gone(browser: Browser, tmp_path: Path, origin: Origin) -> None:
+def test_a_jobs_page_tells_when_its_mail_has_gone(
+    browser: Browser, tmp_path: Path, origin: Origin
+) -> None:
     gate = origin.gate()
 
     def greet_late() -> Iterator[str]:
@@ -360,7 +381,9 @@ def test_a_jobs_page_tells_when_its_mail_has_gone(browser: Browser, tmp_path: Pa
         smtp = {"host": postbox.host, "port": postbox.port, "timeout": 60}
         with running(tmp_path, smtp=smtp) as service:
             page = context.new_page()
-            page.goto(f"{service.url}/jobs/{service.submit(origin.url('/hello.txt'), email='ann@example.com')}")
+            page.goto(
+                f"{service.url}/jobs/{service.submit(origin.url('/hello.txt'), email='ann@example.com')}"
+            )
             expect(page.locator("dl")).to_contain_text(re.compile(r"Mail\s*not sent yet"))
             assert refreshes(page.url)
             gate.set()
@@ -407,8 +430,13 @@ def test_a_refused_form_comes_back_without_a_script(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
-def test_a_hostile_url_and_answer_are_shown_as_text(open_page: Open, origin: Origin, scripted: bool) -> None:
-    origin.serve(HOSTILE, lambda peer: peer.reply(b"", "200 OK", "Content-Type: <b onclick=alert(1)>bold</b>"))
+def test_a_hostile_url_and_answer_are_shown_as_text(
+    open_page: Open, origin: Origin, scripted: bool
+) -> None:
+    origin.serve(
+        HOSTILE,
+        lambda peer: peer.reply(b"", "200 OK", "Content-Type: <b onclick=alert(1)>bold</b>"),
+    )
     page = open_page(java_script_enabled=scripted)
     page.on("dialog", lambda dialog: pytest.fail(f"the page said {dialog.message}"))
     page.get_by_label("URL").fill(origin.url(HOSTILE))
@@ -433,10 +461,14 @@ def test_pages_carry_their_policy(service: Service, origin: Origin) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "same-origin"
         assert answer.headers["Vary"] == "Accept, Accept-Language"
-        assert not re.search(r"<script(?! src=)|<style| on\w+=| style=|//(?!127\.0\.0\.1)\w", answer.text)
+        assert not re.search(
+            r"<script(?! src=)|<style| on\w+=| style=|//(?!127\.0\.0\.1)\w", answer.text
+        )
 
 
-def test_a_form_of_another_site_makes_no_job(open_page: Open, browser: Browser, service: Service) -> None:
+def test_a_form_of_another_site_makes_no_job(
+    open_page: Open, browser: Browser, service: Service
+) -> None:
     form = f'<form method=post action="{service.url}/submit"><input name=url value=http://e.com/><button>go</button>'
     with Origin() as attacker:
         attacker.serve("/", reply(form.encode(), "200 OK", "Content-Type: text/html"))
@@ -470,11 +502,16 @@ def test_a_form_of_another_site_makes_no_job(open_page: Open, browser: Browser, 
     ],
 )
 def test_browsers_tell_where_a_form_comes_from(headers: dict[str, str], foreign: bool) -> None:
-    assert is_from_another_site({"Host": "inside:8080", **headers}, "https://md5.example.org/sub") == foreign
+    assert (
+        is_from_another_site({"Host": "inside:8080", **headers}, "https://md5.example.org/sub")
+        == foreign
+    )
 
 
 def test_a_script_is_told_of_another_site_in_json(service: Service) -> None:
-    answer = requests.post(f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10)
+    answer = requests.post(
+        f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10
+    )
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
 
 
@@ -544,7 +581,11 @@ def test_a_browser_is_sent_to_the_job(service: Service, origin: Origin) -> None:
 def test_files_are_kept_by_the_browser_as_long_as_they_are_the_same(service: Service) -> None:
     style = re.search(r'href="(/page/\w+/)style.css"', requests.get(service.url, timeout=10).text)
     assert style is not None
-    for name, kind in (("style.css", "text/css"), ("script.js", "text/javascript"), ("icon.svg", "image/svg+xml")):
+    for name, kind in (
+        ("style.css", "text/css"),
+        ("script.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+    ):
         answer = requests.get(f"{service.url}{style[1]}{name}", timeout=10)
         assert (answer.headers["Content-Type"], answer.headers["Cache-Control"]) == (
             kind,
@@ -578,7 +619,9 @@ def test_nobody_is_left_out(open_page: Open, state: Any, screen: str) -> None:
     page.locator("#submit button").click()
     expect(page.get_by_role("alert")).not_to_be_empty()
     expect(page.locator(".card")).to_have_count(5)
-    expect(page.locator(".card").first.get_by_role("progressbar")).to_have_js_property("value", len(BODY) / 2)
+    expect(page.locator(".card").first.get_by_role("progressbar")).to_have_js_property(
+        "value", len(BODY) / 2
+    )
     check_looks(page)
     page.locator(".name a").first.click()
     expect(page.locator("dl")).to_be_visible()
@@ -591,7 +634,9 @@ def test_an_empty_list_and_a_missing_job_leave_nobody_out(open_page: Open) -> No
 
 
 def check_looks(page: Page) -> None:
-    page.evaluate("document.getAnimations().forEach(animation => animation.effect.updateTiming({ duration: 0 }))")
+    page.evaluate(
+        "document.getAnimations().forEach(animation => animation.effect.updateTiming({ duration: 0 }))"
+    )
     assert Axe().run(page).generate_snapshot() == ""
     width = page.evaluate("document.documentElement.clientWidth")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -607,10 +652,14 @@ def test_letters_twice_as_large_fit(open_page: Open, origin: Origin) -> None:
 
 def test_colours_follow_the_system(open_page: Open) -> None:
     colours = {
-        scheme: open_page(color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+        scheme: open_page(color_scheme=scheme).evaluate(
+            "getComputedStyle(document.body).backgroundColor"
+        )
         for scheme in ("light", "dark")
     }
-    light, dark = (sum(map(int, re.findall(r"\d+", colours[scheme]))) for scheme in ("light", "dark"))
+    light, dark = (
+        sum(map(int, re.findall(r"\d+", colours[scheme]))) for scheme in ("light", "dark")
+    )
     assert light > 700
     assert dark < 100
 
@@ -621,7 +670,15 @@ def test_whatever_has_the_focus_shows_it(open_page: Open, origin: Origin) -> Non
     expect(page.locator(".md5")).to_be_visible()
     page.locator("h1").click()  # out of the field
     shown = [page.screenshot()]
-    for name in ("", "", "Get the MD5", "Clear the list", "hello.txt", "Copy", "For scripts: the API"):
+    for name in (
+        "",
+        "",
+        "Get the MD5",
+        "Clear the list",
+        "hello.txt",
+        "Copy",
+        "For scripts: the API",
+    ):
         page.keyboard.press("Tab")
         expect(page.locator(":focus")).to_have_text(name)
         shown.append(page.screenshot())
@@ -635,7 +692,8 @@ def test_a_bar_can_be_seen_in_the_readers_own_colours(open_page: Open, state: An
     box = bar.bounding_box()
     assert box is not None
     full, empty = (
-        page.screenshot(clip={**box, "x": box["x"] + box["width"] * part, "width": 20}) for part in (0.25, 0.75)
+        page.screenshot(clip={**box, "x": box["x"] + box["width"] * part, "width": 20})
+        for part in (0.25, 0.75)
     )
     assert full != empty
 
@@ -687,7 +745,12 @@ def test_numbers_are_written_as_people_read_them() -> None:
     ]
     counts = (1, 2, 4, 5, 11, 12, 21, 22, 111, 1_234_563)
     assert [english.bytes(count).split("\u00a0")[1] for count in counts] == ["byte"] + ["bytes"] * 9
-    assert [count for count in counts if russian.bytes(count).endswith("байта")] == [2, 4, 22, 1_234_563]
+    assert [count for count in counts if russian.bytes(count).endswith("байта")] == [
+        2,
+        4,
+        22,
+        1_234_563,
+    ]
     spans = (0, 0.44, 0.96, 59.4, 59.6, 3599, 3600, 3900, 86_400, 93_600)
     assert [english.duration(span).replace("\u00a0", " ") for span in spans] == [
         "0.1 s",

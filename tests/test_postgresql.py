@@ -63,7 +63,9 @@ SESSIONS = """
     where datname = current_database() and usename = 'md5light' and pid <> pg_backend_pid()
 """
 
-WITHOUT_PSYCOPG = "import sys; sys.modules['psycopg'] = None; from md5light.cli import server; server()"
+WITHOUT_PSYCOPG = (
+    "import sys; sys.modules['psycopg'] = None; from md5light.cli import server; server()"
+)
 
 
 @pytest.fixture
@@ -131,7 +133,9 @@ def test_threads_take_turns_on_few_connections(database: Database, location: str
     queue = make_queue(database)
     in_threads(lambda: [queue.submit(URL, "files.example.com") for _ in range(5)], 20)
     with psycopg.connect(location) as watching:
-        counted = watching.execute("select count(*) from pg_stat_activity where application_name = 'md5light'")
+        counted = watching.execute(
+            "select count(*) from pg_stat_activity where application_name = 'md5light'"
+        )
         assert 0 < counted.fetchall()[0][0] <= CONNECTIONS
 
 
@@ -224,7 +228,9 @@ def test_a_deadlock_is_run_again(location: str) -> None:
     assert sorted(done) == [1, 2]
 
 
-def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(database: Database, location: str) -> None:
+def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(
+    database: Database, location: str
+) -> None:
     locked, may_go = threading.Event(), threading.Event()
 
     def hold(transaction: Transaction) -> None:
@@ -240,7 +246,10 @@ def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(datab
         transaction.lock("a host")
         transaction.run("insert into probe values (2, 0)")
 
-    with closing(open_database(location, durable=True)) as elsewhere, ThreadPoolExecutor() as threads:
+    with (
+        closing(open_database(location, durable=True)) as elsewhere,
+        ThreadPoolExecutor() as threads,
+    ):
         holding = threads.submit(elsewhere.write, hold)
         assert locked.wait(30)
         gathering = Gathering(database)
@@ -273,11 +282,15 @@ def test_a_submission_wakes_a_listener(database: Database, location: str) -> Non
     os.close(write)
 
 
-def test_many_machines_lose_nothing_while_pools_and_sessions_are_killed(location: str, tmp_path: Path) -> None:
+def test_many_machines_lose_nothing_while_pools_and_sessions_are_killed(
+    location: str, tmp_path: Path
+) -> None:
     with Origin() as origin, ExitStack() as stack:
         machines = []
         for number in range(2):
-            service = stack.enter_context(machine(tmp_path / f"machine{number}", location, lease_seconds=2))
+            service = stack.enter_context(
+                machine(tmp_path / f"machine{number}", location, lease_seconds=2)
+            )
             machines.append(service)
             service.start_server()
             service.start_pool()
@@ -295,7 +308,9 @@ def test_many_machines_lose_nothing_while_pools_and_sessions_are_killed(location
                 service.start_pool()
         for job_id, md5 in jobs.items():
             assert machines[0].result(job_id, timeout=60)["md5"] == md5
-        wait_until(lambda: all(machines[1].job(job_id)["mail"] == "sent" for job_id in jobs), timeout=60)
+        wait_until(
+            lambda: all(machines[1].job(job_id)["mail"] == "sent" for job_id in jobs), timeout=60
+        )
 
 
 def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
@@ -307,8 +322,13 @@ def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
             first = service.submit(origin.serve("/first", b"first"))
             assert service.result(first)["status"] == "done"
             server.stop()
-            answer = requests.post(f"{service.url}/submit", data={"url": origin.url("/first")}, timeout=20)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+            answer = requests.post(
+                f"{service.url}/submit", data={"url": origin.url("/first")}, timeout=20
+            )
+            assert (answer.status_code, answer.json()["error"]["code"]) == (
+                503,
+                "database_unavailable",
+            )
             assert answer.headers["Retry-After"]
             assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 503
             pool.wait_for_line("event=database_unavailable")
@@ -320,14 +340,18 @@ def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
             server.close()
 
 
-def test_a_pooler_may_stand_between(postgresql: PostgreSQLServer, location: str, tmp_path: Path) -> None:
+def test_a_pooler_may_stand_between(
+    postgresql: PostgreSQLServer, location: str, tmp_path: Path
+) -> None:
     with Origin() as origin, pgbouncer(postgresql) as port:
         pooled = location.replace(str(postgresql.port), str(port))
         with machine(tmp_path / "machine", pooled) as service:
             service.start_server()
             service.start_pool()
             urls = [origin.serve(f"/{number}", b"file %d" % number) for number in range(40)]
-            jobs = [service.submit(url, email=f"n{number}@localhost") for number, url in enumerate(urls)]
+            jobs = [
+                service.submit(url, email=f"n{number}@localhost") for number, url in enumerate(urls)
+            ]
             for number, job_id in enumerate(jobs):
                 assert service.result(job_id)["md5"] == hashlib.md5(b"file %d" % number).hexdigest()
             wait_until(lambda: all(service.job(job_id)["mail"] == "sent" for job_id in jobs))

@@ -84,7 +84,13 @@ def test_a_result_is_stored_and_the_next_job_claimed_at_once(queue: Queue, clock
     assert following.id == second
     done = stored(queue, first)
     assert done.finished
-    assert (done.status, done.md5, done.size, done.bytes_done, done.bytes_total) == ("done", HASHED.md5, 7, 7, 7)
+    assert (done.status, done.md5, done.size, done.bytes_done, done.bytes_total) == (
+        "done",
+        HASHED.md5,
+        7,
+        7,
+        7,
+    )
     assert (done.content_type, done.etag, done.finished_at) == ("text/plain", '"1"', clock())
 
 
@@ -120,7 +126,9 @@ def test_a_lease_that_has_just_begun_is_not_put_off(queue: Queue, clock: Clock) 
     assert stored(queue, job.id).due_at == job.due_at + 11
 
 
-@pytest.mark.parametrize("outcome", [HASHED, BROKEN, REFUSED], ids=["done", "temporary", "permanent"])
+@pytest.mark.parametrize(
+    "outcome", [HASHED, BROKEN, REFUSED], ids=["done", "temporary", "permanent"]
+)
 def test_a_worker_taken_for_dead_cannot_write(queue: Queue, clock: Clock, outcome: Hashed) -> None:
     job_id = submit(queue)
     stale = claim(queue, "stale")
@@ -160,7 +168,12 @@ def test_a_permanent_failure_is_final(queue: Queue) -> None:
     job_id = submit(queue)
     assert queue.settle(claim(queue), REFUSED)[0] == "failed"
     job = stored(queue, job_id)
-    assert (job.status, job.attempts, job.error_message, job.due_at) == ("failed", 1, REFUSED.message, None)
+    assert (job.status, job.attempts, job.error_message, job.due_at) == (
+        "failed",
+        1,
+        REFUSED.message,
+        None,
+    )
     assert queue.claim("w1") is None
 
 
@@ -229,7 +242,9 @@ def test_the_room_in_the_queue_holds_for_several_servers(make_queue: MakeQueue) 
     assert accepted == 100
 
 
-def test_a_clients_share_holds_over_servers_and_comes_back(make_queue: MakeQueue, clock: Clock) -> None:
+def test_a_clients_share_holds_over_servers_and_comes_back(
+    make_queue: MakeQueue, clock: Clock
+) -> None:
     one, other = make_queue(submits_per_minute=3), make_queue(submits_per_minute=3)
     for server in (one, other, one):
         server.submit(URL, "files.example.com", client="198.51.100.7")
@@ -279,7 +294,11 @@ def test_a_busy_host_delays_no_other(make_queue: MakeQueue, clock: Clock) -> Non
     clock.pass_(1)
     other = submit(queue, "other.example.com")
     claimed = [claim(queue) for _ in range(3)]
-    assert [job.host for job in claimed] == ["busy.example.com", "busy.example.com", "other.example.com"]
+    assert [job.host for job in claimed] == [
+        "busy.example.com",
+        "busy.example.com",
+        "other.example.com",
+    ]
     assert claimed[2].id == other
     assert queue.claim("w1") is None
     queue.settle(claimed[0], HASHED)
@@ -288,7 +307,9 @@ def test_a_busy_host_delays_no_other(make_queue: MakeQueue, clock: Clock) -> Non
 
 
 @pytest.mark.parametrize("leave", ["settle", "retry", "release", "cancel", "free"])
-def test_each_job_that_leaves_its_host_lets_the_next_come_up(make_queue: MakeQueue, clock: Clock, leave: str) -> None:
+def test_each_job_that_leaves_its_host_lets_the_next_come_up(
+    make_queue: MakeQueue, clock: Clock, leave: str
+) -> None:
     queue = make_queue(per_host=1, max_attempts=1 if leave == "free" else 3)
     for _ in range(3):
         submit(queue)
@@ -341,7 +362,11 @@ def test_results_that_come_at_the_same_moment_are_each_stored(
         gathering.let_go_of(3)
         statuses, following = zip(*(result.result(10) for result in results), strict=True)
     assert statuses == ("done", "failed", "lost" if canceled else "done")
-    assert [stored(queue, job.id).status for job in jobs] == ["done", "failed", "canceled" if canceled else "done"]
+    assert [stored(queue, job.id).status for job in jobs] == [
+        "done",
+        "failed",
+        "canceled" if canceled else "done",
+    ]
     assert [job.worker for job in following] == ["w1", "w2", "w1"]
     assert len({job.id for job in (*jobs, *following)}) == 6
     finished = Totals(database).snapshot().finished
@@ -355,7 +380,12 @@ def test_a_mail_is_owed_from_the_transaction_of_the_result(queue: Queue, outbox:
     queue.settle(claim(queue), HASHED)
     mail = outbox.claim("w1")
     assert mail is not None
-    assert (mail.job_id, mail.recipient, mail.status, mail.md5) == (job_id, "ann@example.com", "done", HASHED.md5)
+    assert (mail.job_id, mail.recipient, mail.status, mail.md5) == (
+        job_id,
+        "ann@example.com",
+        "done",
+        HASHED.md5,
+    )
     assert outbox.sent(mail)
     assert stored(queue, job_id).mail == "sent"
 
@@ -363,7 +393,14 @@ def test_a_mail_is_owed_from_the_transaction_of_the_result(queue: Queue, outbox:
 def work_side_by_side(location: str, wins: Path) -> None:
     """Claim and settle with several threads until nothing is left; writes the ids won."""
     database = open_database(location, durable=False)
-    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=0)
+    queue = Queue(
+        database,
+        lease_seconds=60,
+        max_attempts=3,
+        retry_seconds=10,
+        max_unfinished=10**6,
+        per_host=0,
+    )
     won: list[str] = []
 
     def work() -> None:
@@ -384,10 +421,20 @@ def work_side_by_side(location: str, wins: Path) -> None:
 
 def test_threads_and_processes_claim_side_by_side(location: str, tmp_path: Path) -> None:
     database = open_database(location, durable=False)
-    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=0)
+    queue = Queue(
+        database,
+        lease_seconds=60,
+        max_attempts=3,
+        retry_seconds=10,
+        max_unfinished=10**6,
+        per_host=0,
+    )
     submitted = {submit(queue) for _ in range(400)}
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work_side_by_side, args=[location, tmp_path / f"wins{n}"]) for n in range(3)]
+    workers = [
+        context.Process(target=work_side_by_side, args=[location, tmp_path / f"wins{n}"])
+        for n in range(3)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -401,7 +448,14 @@ def test_threads_and_processes_claim_side_by_side(location: str, tmp_path: Path)
 
 
 def test_a_host_never_has_more_than_its_share_whoever_claims_at_once(database: Database) -> None:
-    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10, max_unfinished=10**6, per_host=2)
+    queue = Queue(
+        database,
+        lease_seconds=60,
+        max_attempts=3,
+        retry_seconds=10,
+        max_unfinished=10**6,
+        per_host=2,
+    )
     ids = [submit(queue, host) for host in ("a.example.com", "b.example.com") for _ in range(20)]
     running, counting, most = Counter[str](), threading.Lock(), Counter[str]()
 
@@ -436,7 +490,9 @@ def test_the_probe_writes(queue: Queue, database: Database, clock: Clock) -> Non
     assert row == {"probed_at": clock()}
 
 
-def test_a_retried_job_is_as_new_and_its_stale_worker_is_not_heard(queue: Queue, clock: Clock) -> None:
+def test_a_retried_job_is_as_new_and_its_stale_worker_is_not_heard(
+    queue: Queue, clock: Clock
+) -> None:
     job_id = submit(queue)
     stale = claim(queue, "stale")
     assert queue.cancel(job_id)
@@ -451,7 +507,9 @@ def test_a_retried_job_is_as_new_and_its_stale_worker_is_not_heard(queue: Queue,
     assert not queue.retry("nothing")
 
 
-def test_a_retried_jobs_mail_is_owed_once_and_anew(queue: Queue, outbox: Outbox, clock: Clock) -> None:
+def test_a_retried_jobs_mail_is_owed_once_and_anew(
+    queue: Queue, outbox: Outbox, clock: Clock
+) -> None:
     job_id = submit(queue, email="ann@example.com")
     queue.settle(claim(queue), REFUSED)
     on_its_way = outbox.claim("w1")

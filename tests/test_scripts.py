@@ -34,7 +34,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree in which scripts/run has set up its environment."""
     folder = tmp_path_factory.mktemp("scripts")
     tree = folder / "a tree"  # with a space in its name, as a user's may have
-    unwanted = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "md5light.sqlite3*")
+    unwanted = shutil.ignore_patterns(
+        ".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "md5light.sqlite3*"
+    )
     shutil.copytree(ROOT, tree, ignore=unwanted)
     # The packages of this interpreter, without md5light itself, in reach of pip: it has nothing to download then.
     (folder / "packages").mkdir()
@@ -49,12 +51,23 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def set_up(tree: Path) -> subprocess.CompletedProcess[str]:
     command = [str(tree / "scripts/venv"), ".venv", "scripts/requirements.txt"]
-    return subprocess.run(command, env=environment(tree), capture_output=True, text=True, timeout=100)
+    return subprocess.run(
+        command, env=environment(tree), capture_output=True, text=True, timeout=100
+    )
 
 
 def environment(tree: Path, **changed: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MD5LIGHT_", "PYTEST_"))}
-    return {**kept, "PYTHON": sys.executable, "PYTHONPATH": str(tree.parent / "packages"), **changed}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MD5LIGHT_", "PYTEST_"))
+    }
+    return {
+        **kept,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(tree.parent / "packages"),
+        **changed,
+    }
 
 
 class Run:
@@ -85,7 +98,9 @@ class Run:
 
     def url(self) -> str:
         """Where it listens, once it has said so."""
-        wait_until(lambda: "check?id=ID" in self.out or self.process.poll() is not None, START_SECONDS)
+        wait_until(
+            lambda: "check?id=ID" in self.out or self.process.poll() is not None, START_SECONDS
+        )
         found = re.search(r"md5light listens on (http://\S+)[,.] ", self.out)
         assert found, self.err
         return found[1]
@@ -142,7 +157,9 @@ def running(tree: Path, folder: Path, *arguments: str) -> Iterator[Run]:
 
 
 @pytest.mark.parametrize("to_the_group", [False, True], ids=["signal", "ctrl-c"])
-def test_starts_says_how_to_try_it_and_stops(tree: Path, tmp_path: Path, to_the_group: bool) -> None:
+def test_starts_says_how_to_try_it_and_stops(
+    tree: Path, tmp_path: Path, to_the_group: bool
+) -> None:
     with running(tree, tmp_path / "data", "--port", "0") as run:
         url = run.url()
         assert f"curl -d url=https://example.com/ '{url}/submit'" in run.out
@@ -170,11 +187,15 @@ def test_a_second_start_takes_under_two_seconds(tree: Path, tmp_path: Path) -> N
             run.url()
             return time.monotonic() - began
 
-    assert min(start() for _ in range(3)) < 2  # the best of three, since other tests run beside this one
+    assert (
+        min(start() for _ in range(3)) < 2
+    )  # the best of three, since other tests run beside this one
 
 
 def test_a_configuration_file_goes_to_both(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "my.ini").write_text("[server]\nport = 0\n[queue]\ndatabase = jobs.sqlite3\n[log]\nformat = json\n")
+    (tmp_path / "my.ini").write_text(
+        "[server]\nport = 0\n[queue]\ndatabase = jobs.sqlite3\n[log]\nformat = json\n"
+    )
     with running(tree, tmp_path, "--config", "my.ini") as run:
         assert run.url()
         assert (tmp_path / "jobs.sqlite3").exists()
@@ -188,7 +209,9 @@ def test_says_why_when_the_server_does_not_start(tree: Path, tmp_path: Path) -> 
         with running(tree, tmp_path / "data", "--port", str(port)) as run:
             assert run.wait() == 1
             assert str(port) in run.err.splitlines()[0]
-            assert run.err.splitlines()[-1].startswith("scripts/run: md5light-server ended by itself")
+            assert run.err.splitlines()[-1].startswith(
+                "scripts/run: md5light-server ended by itself"
+            )
             assert run.out == ""
 
 
@@ -197,7 +220,9 @@ def test_stops_all_when_one_is_killed(tree: Path, tmp_path: Path, command: str) 
     with running(tree, tmp_path / "data", "--port", "0") as run:
         run.url()
         processes = run.processes()
-        killed = next(pid for pid in run.commands() if command in Path(f"/proc/{pid}/cmdline").read_text())
+        killed = next(
+            pid for pid in run.commands() if command in Path(f"/proc/{pid}/cmdline").read_text()
+        )
         os.kill(killed, signal.SIGKILL)
         assert run.wait() == 128 + signal.SIGKILL
         assert f"scripts/run: {command} ended by itself" in run.err
@@ -212,7 +237,9 @@ def test_stops_all_when_one_is_killed(tree: Path, tmp_path: Path, command: str) 
     ],
 )
 def test_wrong_usage(tree: Path, arguments: list[str], told: str) -> None:
-    done = subprocess.run([tree / "scripts/run", *arguments], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [tree / "scripts/run", *arguments], capture_output=True, text=True, timeout=20
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines()[0] == told
 
@@ -226,7 +253,9 @@ def set_up_with(python: str, tree: Path, folder: Path) -> subprocess.CompletedPr
     shutil.copytree(tree, fresh, ignore=shutil.ignore_patterns(".venv"))
     env = environment(tree, PATH=f"{folder}:{os.environ['PATH']}")
     del env["PYTHON"]
-    done = subprocess.run([fresh / "scripts/run"], env=env, cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [fresh / "scripts/run"], env=env, cwd=folder, capture_output=True, text=True, timeout=60
+    )
     assert not (fresh / ".venv").exists()
     return done
 
@@ -243,9 +272,16 @@ def test_says_what_to_install_when_venv_is_missing(tree: Path, tmp_path: Path) -
 
 def test_says_which_python_is_needed(tree: Path) -> None:
     done = subprocess.run(
-        [tree / "scripts/run"], env=environment(tree, PYTHON="/bin/false"), capture_output=True, text=True, timeout=20
+        [tree / "scripts/run"],
+        env=environment(tree, PYTHON="/bin/false"),
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
-    assert (done.returncode, done.stderr) == (1, "md5light: PYTHON=/bin/false is not a Python 3.10 or newer.\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "md5light: PYTHON=/bin/false is not a Python 3.10 or newer.\n",
+    )
 
 
 def test_a_half_made_environment_is_made_anew(tree: Path) -> None:
@@ -263,10 +299,14 @@ def test_a_half_made_environment_is_made_anew(tree: Path) -> None:
 )
 def test_the_lock_is_up_to_date(lock: str, extras: list[str]) -> None:
     """Run scripts/lock when this fails."""
-    pins = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+) ", (ROOT / "scripts" / lock).read_text(), re.MULTILINE))
+    pins = dict(
+        re.findall(r"^([a-z0-9-]+)==([^ ]+) ", (ROOT / "scripts" / lock).read_text(), re.MULTILINE)
+    )
     for line in requires("md5light") or []:
         wanted = Requirement(line)
-        if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in extras):
+        if wanted.marker is None or any(
+            wanted.marker.evaluate({"extra": extra}) for extra in extras
+        ):
             name = canonicalize_name(wanted.name)
             assert name in pins, line
             assert wanted.specifier.contains(pins[name]), line

@@ -55,7 +55,10 @@ def error_code(answer: requests.Response) -> str:
     assert list(body) == ["error"]
     assert list(body["error"]) == ["code", "message"]
     assert re.fullmatch(r"[A-Z`].*\.", body["error"]["message"])  # a sentence
-    assert answer.text == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    assert (
+        answer.text
+        == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    )
     assert answer.headers["Content-Type"] == "application/json"
     code: str = body["error"]["code"]
     return code
@@ -78,7 +81,15 @@ def stored_jobs(service: Service) -> int:
         (multipart(url=FILE), "multipart/form-data; boundary=b"),
         (multipart(x_file="\xff", url=FILE), "Multipart/Form-Data; Boundary=b"),
     ],
-    ids=["form", "with address", "blank address", "json", "json with more", "multipart", "multipart with more"],
+    ids=[
+        "form",
+        "with address",
+        "blank address",
+        "json",
+        "json with more",
+        "multipart",
+        "multipart with more",
+    ],
 )
 def test_a_job_is_accepted(service: Service, data: object, content_type: str | None) -> None:
     answer = post(service, data, content_type)
@@ -157,7 +168,9 @@ def test_what_can_not_be_accepted_is_refused(
         ("GET", "/chec%ffk?id=a", 404, "not_found"),
     ],
 )
-def test_every_error_has_the_same_form(service: Service, method: str, path: str, status: int, code: str) -> None:
+def test_every_error_has_the_same_form(
+    service: Service, method: str, path: str, status: int, code: str
+) -> None:
     answer = requests.request(method, service.url + path, timeout=10)
     assert (answer.status_code, error_code(answer)) == (status, code)
     assert (status == 405) == ("Allow" in answer.headers)
@@ -165,19 +178,30 @@ def test_every_error_has_the_same_form(service: Service, method: str, path: str,
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", "/submit", "POST"), ("POST", "/check", "GET,HEAD"), ("PUT", "/jobs/x", "DELETE,GET,HEAD")],
+    [
+        ("GET", "/submit", "POST"),
+        ("POST", "/check", "GET,HEAD"),
+        ("PUT", "/jobs/x", "DELETE,GET,HEAD"),
+    ],
 )
-def test_the_methods_of_a_path_are_told(service: Service, method: str, path: str, allowed: str) -> None:
+def test_the_methods_of_a_path_are_told(
+    service: Service, method: str, path: str, allowed: str
+) -> None:
     assert requests.request(method, service.url + path, timeout=10).headers["Allow"] == allowed
     for each in allowed.split(","):
         assert requests.request(each, service.url + path, timeout=10).status_code != 405
 
 
 @pytest.mark.parametrize(
-    "job_id", ["nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac", "'", "a" * 5000, "é", "%00", "%ff"]
+    "job_id",
+    ["nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac", "'", "a" * 5000, "é", "%00", "%ff"],
 )
 def test_an_unknown_job_is_not_found(service: Service, job_id: str) -> None:
-    for method, path in (("GET", f"/check?id={job_id}"), ("GET", f"/jobs/{job_id}"), ("DELETE", f"/jobs/{job_id}")):
+    for method, path in (
+        ("GET", f"/check?id={job_id}"),
+        ("GET", f"/jobs/{job_id}"),
+        ("DELETE", f"/jobs/{job_id}"),
+    ):
         answer = requests.request(method, service.url + path, timeout=10)
         assert (answer.status_code, answer.text) == (404, '{"status":"not found"}\n')
 
@@ -207,18 +231,30 @@ def test_everything_of_a_job_is_told_but_the_address(service: Service) -> None:
     assert set(job) == set(JOB_FIELDS.split())
     assert list(job) == sorted(job)
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", job["created_at"])
-    assert (job["id"], job["url"], job["status"]) == (job_id, "HTTP://Files.Example.com/%7Ea?b#c", "queued")
+    assert (job["id"], job["url"], job["status"]) == (
+        job_id,
+        "HTTP://Files.Example.com/%7Ea?b#c",
+        "queued",
+    )
     assert (job["mail"], job["attempts"], job["max_attempts"]) == ("waiting", 0, 5)
 
 
 def test_a_job_is_canceled_once(service: Service) -> None:
     job_id = service.submit(FILE)
     answer = requests.delete(f"{service.url}/jobs/{job_id}", timeout=10)
-    assert (answer.status_code, answer.json()["status"], answer.json()["id"]) == (200, "canceled", job_id)
+    assert (answer.status_code, answer.json()["status"], answer.json()["id"]) == (
+        200,
+        "canceled",
+        job_id,
+    )
     again = requests.delete(f"{service.url}/jobs/{job_id}", timeout=10)
     assert (again.status_code, error_code(again)) == (409, "job_finished")
     check = service.check(job_id)
-    assert (check.status_code, check.json()["status"], check.json()["error"]["code"]) == (424, "failed", "canceled")
+    assert (check.status_code, check.json()["status"], check.json()["error"]["code"]) == (
+        424,
+        "failed",
+        "canceled",
+    )
 
 
 def test_health_and_readiness(service: Service) -> None:
@@ -234,7 +270,11 @@ def test_health_and_readiness(service: Service) -> None:
         (b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000, 400, "bad_request"),
         (b"POST /submit HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip", 501, "not_implemented"),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000, 431, "headers_too_large"),
-        (b"POST /submit HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 65537", 413, "body_too_large"),
+        (
+            b"POST /submit HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 65537",
+            413,
+            "body_too_large",
+        ),
     ],
     ids=["header", "URI", "number", "coding", "large header", "large body announced"],
 )
@@ -251,7 +291,9 @@ def test_what_the_http_layer_refuses_is_answered_as_all_is(
     headers = dict(line.split(": ", 1) for line in head.splitlines()[1:])
     assert headers["Content-Type"] == "application/json"
     assert headers["X-Content-Type-Options"] == "nosniff"
-    service.commands[0].wait_for_line(f"event=request .* status={status} .*request={headers['X-Request-Id']}")
+    service.commands[0].wait_for_line(
+        f"event=request .* status={status} .*request={headers['X-Request-Id']}"
+    )
 
 
 def test_the_largest_body_is_taken(service: Service) -> None:
@@ -303,13 +345,17 @@ def test_all_threads_stay_on_one_core(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_server_after_the_running_requests(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_the_server_after_the_running_requests(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     with Service(tmp_path) as service:
         server = service.start_server()
         answers: list[int] = []
         with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
             other.execute("begin immediate")
-            request = threading.Thread(target=lambda: answers.append(post(service, {"url": FILE}).status_code))
+            request = threading.Thread(
+                target=lambda: answers.append(post(service, {"url": FILE}).status_code)
+            )
             request.start()
             wait_until(lambda: connections_to(service), message="the request to reach the server")
             server.process.send_signal(number)
@@ -320,8 +366,12 @@ def test_a_signal_stops_the_server_after_the_running_requests(tmp_path: Path, nu
         assert answers == [202]
 
 
-@pytest.mark.parametrize("beginning", [b"", b"POST /submit HTTP/1.1\r\nHost: x\r\n"], ids=["nothing yet", "a line"])
-def test_a_request_that_is_coming_in_is_answered_before_the_server_ends(tmp_path: Path, beginning: bytes) -> None:
+@pytest.mark.parametrize(
+    "beginning", [b"", b"POST /submit HTTP/1.1\r\nHost: x\r\n"], ids=["nothing yet", "a line"]
+)
+def test_a_request_that_is_coming_in_is_answered_before_the_server_ends(
+    tmp_path: Path, beginning: bytes
+) -> None:
     header = b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
     request = header + b'{"url":"http://a.example"}'
     with Service(tmp_path) as service:
@@ -343,8 +393,12 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
         with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
             other.execute("begin immediate")
             with connect(service) as client:
-                client.sendall(b"DELETE /jobs/0e4fac17-f367-4807-8c28-8a059a2f82ac HTTP/1.1\r\nHost: x\r\n\r\n")
-                wait_until(lambda: connections_to(service), message="the request to reach the server")
+                client.sendall(
+                    b"DELETE /jobs/0e4fac17-f367-4807-8c28-8a059a2f82ac HTTP/1.1\r\nHost: x\r\n\r\n"
+                )
+                wait_until(
+                    lambda: connections_to(service), message="the request to reach the server"
+                )
                 server.process.send_signal(signal.SIGTERM)
                 wait_until(lambda: not is_listening(service), message="the server to accept nobody")
                 assert server.stop(signal.SIGINT, timeout=2) == 1
@@ -355,7 +409,10 @@ def test_the_port_in_use_is_one_line(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         command = service.start("server", "--port", str(port))
         assert command.process.wait(10) == 1
-        assert command.lines == f"md5light-server: can't listen on http://127.0.0.1:{port}: Address already in use\n"
+        assert (
+            command.lines
+            == f"md5light-server: can't listen on http://127.0.0.1:{port}: Address already in use\n"
+        )
 
 
 def connect(service: Service) -> socket.socket:
@@ -367,10 +424,14 @@ def connections_to(service: Service) -> int:
     """Count the established connections to the server's port, from the kernel's table (proc(5))."""
     port = int(service.url.rpartition(":")[2])
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
+    return sum(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines
+    )
 
 
 def is_listening(service: Service) -> bool:
     port = int(service.url.rpartition(":")[2])
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
+    )

@@ -81,7 +81,9 @@ print(signals.count, signals.wait(60))
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_each_signal_is_counted_and_ends_the_wait(first: signal.Signals, second: signal.Signals) -> None:
+def test_each_signal_is_counted_and_ends_the_wait(
+    first: signal.Signals, second: signal.Signals
+) -> None:
     with Child(COUNTING) as child:
         assert child.line() == "ready"
         child.signal(first)

@@ -38,7 +38,12 @@ def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str
     arguments = [str(argument) for argument in command]
     assert shutil.which(arguments[0]), f"{arguments[0]} is missing: sudo apt-get install systemd"
     return subprocess.run(
-        arguments, env={**os.environ, **environment}, capture_output=True, text=True, timeout=100, check=False
+        arguments,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
 
@@ -61,7 +66,9 @@ def test_a_unit_is_exposed_to_little(name: str) -> None:
 
 def test_the_units_are_valid(tmp_path: Path) -> None:
     for unit in UNITS.glob("md5light-*"):  # as they will be once the commands are where they say
-        (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/md5light/bin", str(tmp_path)))
+        (tmp_path / unit.name).write_text(
+            unit.read_text().replace("/opt/md5light/bin", str(tmp_path))
+        )
     for name in ("md5light-server", "md5light-worker"):
         (tmp_path / name).touch(0o755)
     done = run("systemd-analyze", "verify", *tmp_path.glob("*.*"))
@@ -69,11 +76,22 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
 
 
 def test_both_services_have_the_same_sandbox() -> None:
-    own = {"ExecStart", "TimeoutStopSec", "LoadCredential", "SetCredential", "OOMPolicy", "SystemCallFilter"}
-    one, other = ({key: value for key, value in service_section(name).items() if key not in own} for name in SERVICES)
+    own = {
+        "ExecStart",
+        "TimeoutStopSec",
+        "LoadCredential",
+        "SetCredential",
+        "OOMPolicy",
+        "SystemCallFilter",
+    }
+    one, other = (
+        {key: value for key, value in service_section(name).items() if key not in own}
+        for name in SERVICES
+    )
     assert one == other
     server, worker = (
-        re.findall("^SystemCallFilter=(.*)", (UNITS / name).read_text(), re.MULTILINE) for name in SERVICES
+        re.findall("^SystemCallFilter=(.*)", (UNITS / name).read_text(), re.MULTILINE)
+        for name in SERVICES
     )
     assert server == [*worker, "sched_setaffinity"]
 
@@ -82,7 +100,10 @@ def test_systemd_waits_as_long_as_a_stop_may_take() -> None:
     seconds = {name: float(service_section(name)["TimeoutStopSec"]) for name in SERVICES}
     assert seconds["md5light-server.service"] >= server.STOP_SECONDS + server.DISPATCHER_SECONDS
     by_default = config.Config().worker.shutdown_seconds
-    assert seconds["md5light-worker.service"] >= by_default + pool.PATIENCE_SECONDS + pool.KILLING_SECONDS
+    assert (
+        seconds["md5light-worker.service"]
+        >= by_default + pool.PATIENCE_SECONDS + pool.KILLING_SECONDS
+    )
 
 
 def test_the_password_is_a_credential_that_may_be_missing(tmp_path: Path) -> None:
@@ -94,7 +115,9 @@ def test_the_password_is_a_credential_that_may_be_missing(tmp_path: Path) -> Non
     environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert config.load(environ=environment, default_file=tmp_path / "none").smtp.password == ""
     (tmp_path / name).write_text("secret\n")
-    assert config.load(environ=environment, default_file=tmp_path / "none").smtp.password == "secret"
+    assert (
+        config.load(environ=environment, default_file=tmp_path / "none").smtp.password == "secret"
+    )
 
 
 # --- notifications ---------------------------------------------------------------------------------------------
@@ -121,7 +144,8 @@ class ServiceManager:
         """Return the next message that holds `assignment`, forgetting what came before it."""
         self.messages.clear()
         wait_until(
-            lambda: self.listen() and assignment in self.messages[-1].split("\n"), message=f"{assignment} to systemd"
+            lambda: self.listen() and assignment in self.messages[-1].split("\n"),
+            message=f"{assignment} to systemd",
         )
         return self.messages[-1]
 
@@ -134,7 +158,9 @@ class ServiceManager:
 def manager(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ServiceManager]:
-    address = str(tmp_path / "notify") if request.param == "path" else f"@md5light-test-{os.getpid()}"
+    address = (
+        str(tmp_path / "notify") if request.param == "path" else f"@md5light-test-{os.getpid()}"
+    )
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     monkeypatch.setenv("WATCHDOG_USEC", f"{WATCHDOG_SECONDS * 1e6:.0f}")
     manager = ServiceManager(address)
@@ -143,7 +169,9 @@ def manager(
 
 
 @pytest.mark.parametrize("function", ["server", "worker"])
-def test_systemd_is_told_of_start_life_and_stop(manager: ServiceManager, tmp_path: Path, function: str) -> None:
+def test_systemd_is_told_of_start_life_and_stop(
+    manager: ServiceManager, tmp_path: Path, function: str
+) -> None:
     with Service(tmp_path) as service:
         command = service.start(function)
         assert "STATUS=" in manager.wait_for("READY=1")
@@ -160,7 +188,9 @@ def test_systemd_is_told_of_start_life_and_stop(manager: ServiceManager, tmp_pat
         assert command.process.wait(20) == 0
 
 
-def test_a_pool_that_takes_longer_to_stop_asks_for_the_time(manager: ServiceManager, tmp_path: Path) -> None:
+def test_a_pool_that_takes_longer_to_stop_asks_for_the_time(
+    manager: ServiceManager, tmp_path: Path
+) -> None:
     with Service(tmp_path, worker={"shutdown_seconds": 600}) as service:
         command = service.start("worker")
         manager.wait_for("READY=1")
@@ -201,7 +231,13 @@ class Started(Command):
 def start_with_socket(service: Service, passed: socket.socket) -> Started:
     """Start the server as systemd does that has listened in its place (sd_listen_fds(3))."""
     activate = f'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" 3<&{passed.fileno()}'
-    python = [sys.executable, "-c", "from md5light.cli import server; server()", "--config", str(service.config)]
+    python = [
+        sys.executable,
+        "-c",
+        "from md5light.cli import server; server()",
+        "--config",
+        str(service.config),
+    ]
     command = ["env", f"PYTHONPATH={ROOT}", "bash", "-c", activate, "bash", *python]
     started = Started(service.folder / "activated.log", *command, pass_fds=(passed.fileno(),))
     service.commands.append(started)
@@ -227,7 +263,9 @@ def test_a_passed_socket_of_another_kind_is_refused(tmp_path: Path) -> None:
         passed.listen()
         command = start_with_socket(service, passed)
         assert command.process.wait(20) == 1
-        assert command.lines.endswith("can't listen on the socket that was passed: it is not one of TCP\n")
+        assert command.lines.endswith(
+            "can't listen on the socket that was passed: it is not one of TCP\n"
+        )
 
 
 # --- installation and sandbox ----------------------------------------------------------------------------------
@@ -244,7 +282,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def install(packages: Path, *arguments: object) -> None:
-    done = run(ROOT / "scripts/install", *arguments, PYTHON=sys.executable, PYTHONPATH=str(packages))
+    done = run(
+        ROOT / "scripts/install", *arguments, PYTHON=sys.executable, PYTHONPATH=str(packages)
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -257,7 +297,11 @@ def installed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files(folder: Path) -> dict[str, float]:
     """Return the files below `folder`, each with the time of its last change."""
-    return {str(path.relative_to(folder)): path.lstat().st_mtime for path in folder.rglob("*") if not path.is_dir()}
+    return {
+        str(path.relative_to(folder)): path.lstat().st_mtime
+        for path in folder.rglob("*")
+        if not path.is_dir()
+    }
 
 
 def test_what_is_installed_works(installed: Path, packages: Path) -> None:
@@ -269,7 +313,9 @@ def test_what_is_installed_works(installed: Path, packages: Path) -> None:
     for command in ("md5light", "md5light-server", "md5light-worker"):
         program = installed / "opt/md5light/bin" / command
         assert program.read_text().startswith("#!/opt/md5light/bin/python")
-        done = run(installed / "opt/md5light/bin/python", program, "--version", PYTHONPATH=str(packages))
+        done = run(
+            installed / "opt/md5light/bin/python", program, "--version", PYTHONPATH=str(packages)
+        )
         assert done.stdout.startswith(f"{command} "), done.stderr
     assert os.readlink(installed / "usr/local/bin/md5light") == "/opt/md5light/bin/md5light"
 
@@ -319,7 +365,14 @@ def sandboxed(state: Path, *command: object) -> list[str]:
     os.chown(state, NOBODY, NOBODY)
     script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro / && shift && exec "$@"'
     reading = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
-    nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs", *reading]
+    nobody = [
+        "setpriv",
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        "--no-new-privs",
+        *reading,
+    ]
     return ["unshare", "--mount", "sh", "-c", script, "sh", str(state), *nobody, *arguments]
 
 
@@ -332,10 +385,15 @@ def test_an_unprivileged_user_writes_nothing_but_the_state(
     monkeypatch.setenv("PYTHONPATH", str(packages))
     monkeypatch.setenv("HOME", "/nonexistent")
     bin_ = installed / "opt/md5light/bin"
-    settings = {"queue": {"database": state / "md5light.sqlite3"}, "smtp": {"maildir": state / "mail"}}
+    settings = {
+        "queue": {"database": state / "md5light.sqlite3"},
+        "smtp": {"maildir": state / "mail"},
+    }
     with Origin() as origin, Service(tmp_path, **settings) as service:
         for name, line in (("server", r"listening url=(\S+)"), ("worker", "(pool_started)")):
-            command = sandboxed(state, bin_ / "python", bin_ / f"md5light-{name}", "--config", service.config)
+            command = sandboxed(
+                state, bin_ / "python", bin_ / f"md5light-{name}", "--config", service.config
+            )
             service.commands.append(Started(tmp_path / f"{name}.log", *command))
             service.url = service.url or service.commands[-1].wait_for_line(line)[1]
         assert Path(f"/proc/{service.commands[0].process.pid}").stat().st_uid != 0

@@ -56,7 +56,9 @@ class GuardedConnection(HTTPConnection):
     def connect(self) -> None:
         raise NotImplementedError("a connection is opened by dial, with addresses that were judged")
 
-    def dial(self, addresses: list[AddressInfo], config: DownloadConfig, transfer: Transfer) -> None:
+    def dial(
+        self, addresses: list[AddressInfo], config: DownloadConfig, transfer: Transfer
+    ) -> None:
         """Connect to the first of the judged `addresses` that answers, each in its turn."""
         for left, info in zip(reversed(range(len(addresses))), addresses, strict=True):
             try:
@@ -86,15 +88,22 @@ class GuardedConnection(HTTPConnection):
         try:
             # A TCP end without TLS's own is an error here: anybody can make one in the middle of a body.
             self.sock = context.wrap_socket(
-                self.sock, server_hostname=self.host, do_handshake_on_connect=False, suppress_ragged_eofs=False
+                self.sock,
+                server_hostname=self.host,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
             )
             transfer.watch(self.sock)
             self.sock.do_handshake()
         except ssl.SSLCertVerificationError:
-            raise PermanentFailure("tls_failed", "The server's certificate is not valid for it.") from None
+            raise PermanentFailure(
+                "tls_failed", "The server's certificate is not valid for it."
+            ) from None
         except (ssl.SSLError, ValueError):
             transfer.check()
-            raise TemporaryFailure("tls_failed", "The server and we could not agree on TLS.") from None
+            raise TemporaryFailure(
+                "tls_failed", "The server and we could not agree on TLS."
+            ) from None
 
     def ask(self, request: bytes, read_timeout: float) -> Response:
         """Send a request and read the head of its answer."""
@@ -119,7 +128,9 @@ class GuardedPool(HTTPConnectionPool):
 
     ConnectionCls = GuardedConnection
 
-    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, **options: Any) -> None:
+    def __init__(
+        self, host: str, port: int, *, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
         super().__init__(host, port, **options)
         self.tls = tls
 
@@ -178,7 +189,9 @@ class Connections(HTTPAdapter):
             self._tls.load_verify_locations(config.ca_file)
         super().__init__(pool_connections=slots, pool_maxsize=slots)
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **options: Any
+    ) -> None:
         super().init_poolmanager(connections, maxsize, block, **options)
         self.poolmanager.pool_classes_by_scheme = {
             "http": GuardedPool,
@@ -206,7 +219,9 @@ class Connections(HTTPAdapter):
                 if not (reused and isinstance(error, NoAnswer)):
                     raise
 
-    def _open(self, connection: GuardedConnection, pool: GuardedPool, url: URL, transfer: Transfer) -> None:
+    def _open(
+        self, connection: GuardedConnection, pool: GuardedPool, url: URL, transfer: Transfer
+    ) -> None:
         connection.dial(self._resolve(url, transfer), self._config, transfer)
         if pool.tls:
             connection.start_tls(pool.tls, transfer)

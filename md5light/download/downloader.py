@@ -67,7 +67,10 @@ class Downloader:
     def download(self, url: str, transfer: Transfer) -> Hashed:
         """Download `url` and hash it; raises PermanentFailure, TemporaryFailure or Stopped, and nothing else."""
         try:
-            with self._deadlines.watch(lambda: self._expire(transfer)), Hasher(self._rings) as hasher:
+            with (
+                self._deadlines.watch(lambda: self._expire(transfer)),
+                Hasher(self._rings) as hasher,
+            ):
                 transfer.check()
                 return _Attempt(self._config, self._connections, transfer, hasher).run(url)
         except (OSError, ValueError, RuntimeError) as error:
@@ -81,7 +84,9 @@ class Downloader:
 
     def _expire(self, transfer: Transfer) -> None:
         seconds = self._config.max_seconds
-        transfer.end(TemporaryFailure("timed_out", f"The download took longer than {seconds:g} seconds."))
+        transfer.end(
+            TemporaryFailure("timed_out", f"The download took longer than {seconds:g} seconds.")
+        )
 
 
 class _RestRefused(TemporaryFailure):
@@ -91,7 +96,9 @@ class _RestRefused(TemporaryFailure):
 class _Attempt:
     """One attempt: where in the body it is, and what is needed to go on there after a break."""
 
-    def __init__(self, config: DownloadConfig, connections: Connections, transfer: Transfer, hasher: Hasher) -> None:
+    def __init__(
+        self, config: DownloadConfig, connections: Connections, transfer: Transfer, hasher: Hasher
+    ) -> None:
         self._config = config
         self._connections = connections
         self._transfer = transfer
@@ -123,7 +130,9 @@ class _Attempt:
             elif response.status == 200:
                 self._begin(response)
             elif self._range and response.status not in PASSING:
-                raise _RestRefused("http_status", f"The server answered with status {response.status}.")
+                raise _RestRefused(
+                    "http_status", f"The server answered with status {response.status}."
+                )
             else:
                 raise _status(response)
             self._receive(response)
@@ -146,7 +155,9 @@ class _Attempt:
             with exchange as response:
                 self._move(_redirected(self._url, response))
                 if response.length == 0:
-                    with contextlib.suppress(TemporaryFailure):  # more than announced: no matter in a redirect
+                    with contextlib.suppress(
+                        TemporaryFailure
+                    ):  # more than announced: no matter in a redirect
                         exchange.finish()
         raise PermanentFailure(
             "too_many_redirects",
@@ -167,7 +178,9 @@ class _Attempt:
         ranges_kept = "none" not in (response.header("accept-ranges") or "").lower() and (
             not self._range or identity != self._identity
         )
-        self._if_range = _if_range(identity) if ranges_kept and self._restarts <= MAX_RESTARTS else None
+        self._if_range = (
+            _if_range(identity) if ranges_kept and self._restarts <= MAX_RESTARTS else None
+        )
         self._identity = identity
         self._content_type = _one_line(response.header("content-type"))
         self._expect(response.length, response.length)
@@ -175,7 +188,8 @@ class _Attempt:
     def _continue(self, response: Response) -> None:
         """Check that a 206 is what was asked for (RFC 9110, 14.4 and 15.3.7): the rest of the very same file."""
         match = re.fullmatch(
-            r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", response.header("content-range") or ""
+            r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})",
+            response.header("content-range") or "",
         )
         if not match:
             raise _bad_range()
@@ -206,7 +220,11 @@ class _Attempt:
         self._until = until
 
     def _receive(self, response: Response) -> None:
-        transfer, hasher, most = self._transfer, self._hasher, self._config.max_bytes or float("inf")
+        transfer, hasher, most = (
+            self._transfer,
+            self._hasher,
+            self._config.max_bytes or float("inf"),
+        )
         try:
             while count := response.readinto(hasher.room(response.length)):
                 hasher.filled(count)
@@ -214,7 +232,9 @@ class _Attempt:
                 if transfer.bytes_done > most:
                     raise self._too_large()
         except (ConnectionError, ssl.SSLError):
-            raise TemporaryFailure("incomplete", "The connection broke before the body had ended.") from None
+            raise TemporaryFailure(
+                "incomplete", "The connection broke before the body had ended."
+            ) from None
         # A body that ends with the connection may have been ended by us.
         transfer.check()
 
@@ -222,7 +242,9 @@ class _Attempt:
         if self._until is not None and self._until < self._transfer.bytes_done:
             raise _bad_range()
         if self._transfer.bytes_total not in (None, self._transfer.bytes_done):
-            raise TemporaryFailure("incomplete", "The server sent less of the file than was asked for.")
+            raise TemporaryFailure(
+                "incomplete", "The server sent less of the file than was asked for."
+            )
 
     def _go_on(self, failure: TemporaryFailure) -> None:
         """Pause and ask for the rest next, or raise `failure` where there is no going on."""
@@ -242,7 +264,8 @@ class _Attempt:
 
     def _too_large(self) -> PermanentFailure:
         return PermanentFailure(
-            "too_large", f"The file is larger than {self._config.max_bytes:,} bytes; [download] max_bytes rules that."
+            "too_large",
+            f"The file is larger than {self._config.max_bytes:,} bytes; [download] max_bytes rules that.",
         )
 
 
@@ -258,13 +281,17 @@ def _redirected(url: urls.URL, response: Response) -> urls.URL:
         [location] = set(response.headers["location"])
         return urls.join(url, location)
     except (KeyError, ValueError, Refused):  # none, several, a bad one
-        raise PermanentFailure("bad_redirect", "The server redirected to what is no http or https URL.") from None
+        raise PermanentFailure(
+            "bad_redirect", "The server redirected to what is no http or https URL."
+        ) from None
 
 
 def _status(response: Response) -> Failure:
     message = f"The server answered with status {response.status}."
     if response.status in PASSING:
-        return TemporaryFailure("http_status", message, retry_after=_retry_after(response.header("retry-after")))
+        return TemporaryFailure(
+            "http_status", message, retry_after=_retry_after(response.header("retry-after"))
+        )
     return PermanentFailure("http_status", message)
 
 
@@ -289,11 +316,17 @@ def _if_range(identity: dict[str, str | None]) -> str | None:
     etag, date = identity["etag"] or "", identity["last-modified"] or ""
     if re.fullmatch(r'"[\x21\x23-\x7e\x80-\xff]*"', etag):
         return etag
-    return date if re.fullmatch(r"[A-Za-z]{3}, [0-9]{2} [A-Za-z]{3} [0-9]{4} [0-9:]{8} GMT", date) else None
+    return (
+        date
+        if re.fullmatch(r"[A-Za-z]{3}, [0-9]{2} [A-Za-z]{3} [0-9]{4} [0-9:]{8} GMT", date)
+        else None
+    )
 
 
 def _bad_range() -> TemporaryFailure:
-    return TemporaryFailure("bad_response", "Asked for the rest of the file, the server sent something else.")
+    return TemporaryFailure(
+        "bad_response", "Asked for the rest of the file, the server sent something else."
+    )
 
 
 def _one_line(value: str | None) -> str | None:
@@ -311,7 +344,9 @@ def _explained(error: Exception, transfer: Transfer) -> TemporaryFailure:
     if isinstance(error, TimeoutError):
         return TemporaryFailure("timed_out", "The server was silent for too long.")
     if isinstance(error, NoAnswer):
-        return TemporaryFailure("connection_failed", "The server closed the connection without an answer.")
+        return TemporaryFailure(
+            "connection_failed", "The server closed the connection without an answer."
+        )
     if isinstance(error, ssl.SSLError):
         return TemporaryFailure("tls_failed", "The TLS connection broke.")
     if isinstance(error, OSError):

@@ -27,7 +27,9 @@ AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
 Resolve = Callable[..., Iterable[AddressInfo]]
 
 #: names of the machine itself, wherever they are looked up: RFC 6761, 6.3, and what distributions put into /etc/hosts
-LOCALHOST = re.compile(r"(.+\.)?localhost|(localhost|ip6-localhost|ip6-loopback|localhost[46])(\.localdomain[46]?)?")
+LOCALHOST = re.compile(
+    r"(.+\.)?localhost|(localhost|ip6-localhost|ip6-loopback|localhost[46])(\.localdomain[46]?)?"
+)
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -84,7 +86,8 @@ class Guard:
         """
         if url.port not in self._ports:
             raise PermanentFailure(
-                "port_not_allowed", f"Port {url.port} is not open to downloads; [download] allow_ports rules that."
+                "port_not_allowed",
+                f"Port {url.port} is not open to downloads; [download] allow_ports rules that.",
             )
         if not self._may_be_allowed(url.host):
             raise _not_allowed()
@@ -103,7 +106,9 @@ class Guard:
 
     def _may_be_allowed(self, host: str) -> bool:
         if LOCALHOST.fullmatch(host):
-            return any(_overlap(network, loopback) for network in self._networks for loopback in LOOPBACK)
+            return any(
+                _overlap(network, loopback) for network in self._networks for loopback in LOOPBACK
+            )
         address = literal(host)
         return address is None or self.allows(address)
 
@@ -112,7 +117,9 @@ class Guard:
         try:
             found = list(self._resolve(url.host, url.port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError):
-            raise TemporaryFailure("name_not_found", "The host's name could not be found.") from None
+            raise TemporaryFailure(
+                "name_not_found", "The host's name could not be found."
+            ) from None
         internet = [info for info in found if info[0] in (socket.AF_INET, socket.AF_INET6)]
         if not internet:
             raise TemporaryFailure("name_not_found", "The host's name has no address.")
@@ -162,7 +169,11 @@ def _unwrapped(address: Address) -> Address:
 def _is_public(address: Address) -> bool:
     if address.version == 6 and (address not in UNICAST or _is_isatap(address)):
         return False
-    return address.is_global and not address.is_multicast and not any(address in network for network in SPECIAL)
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not any(address in network for network in SPECIAL)
+    )
 
 
 def _is_isatap(address: Address) -> bool:

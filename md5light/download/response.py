@@ -73,7 +73,11 @@ class Response:
         """Find out where the body ends (RFC 9112, 6.3)."""
         #: bytes of the body, where the head tells
         self.length: int | None = _length(self.header("content-length"))
-        codings = [coding for coding in _items(self.header("transfer-encoding") or "") if coding != "identity"]
+        codings = [
+            coding
+            for coding in _items(self.header("transfer-encoding") or "")
+            if coding != "identity"
+        ]
         if codings not in ([], ["chunked"]):
             raise _invalid("The server used a transfer coding that it was not asked for.")
         self._chunked = bool(codings)
@@ -116,7 +120,9 @@ class Response:
     def _peek(self) -> bytes:
         try:
             return self._reader.peek(1)
-        except OSError:  # nothing there yet, or a connection that has ended: either way nothing follows
+        except (
+            OSError
+        ):  # nothing there yet, or a connection that has ended: either way nothing follows
             return b""
 
     def _next_chunk(self) -> None:
@@ -191,7 +197,11 @@ def _values(headers: dict[str, list[bytes]], line: bytes) -> list[bytes]:
 def _line(reader: io.BufferedReader) -> bytes:
     line = reader.readline(MAX_LINE + 1)
     if not line.endswith(b"\n"):
-        raise _incomplete() if len(line) <= MAX_LINE else _invalid("The server sent a line that is too long.")
+        raise (
+            _incomplete()
+            if len(line) <= MAX_LINE
+            else _invalid("The server sent a line that is too long.")
+        )
     line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
     if NEVER.search(line):
         raise _invalid("The server sent a line with a forbidden character.")

@@ -89,7 +89,9 @@ def join(base: URL, location: bytes) -> URL:
         absolute = f"{base.scheme}:{reference}"
     else:
         path = base.target.partition("?")[0]
-        start = {"/": "", "?": path, "#": base.target}.get(reference[0], path[: path.rindex("/") + 1])
+        start = {"/": "", "?": path, "#": base.target}.get(
+            reference[0], path[: path.rindex("/") + 1]
+        )
         absolute = f"{base.scheme}://{base.netloc}{start}{reference}"
     return parse(absolute, MAX_REDIRECT_CHARACTERS)
 
@@ -166,9 +168,15 @@ def _ipv4(name: str) -> str:
         numbers = [_number(part) for part in parts]
     except ValueError:
         numbers = []
-    if not 1 <= len(numbers) <= 4 or max(numbers[:-1], default=0) > 255 or numbers[-1] >= 256 ** (5 - len(numbers)):
+    if (
+        not 1 <= len(numbers) <= 4
+        or max(numbers[:-1], default=0) > 255
+        or numbers[-1] >= 256 ** (5 - len(numbers))
+    ):
         raise _refused("The URL's host is not a possible address.")
-    value = numbers[-1] + sum(number << 8 * (3 - place) for place, number in enumerate(numbers[:-1]))
+    value = numbers[-1] + sum(
+        number << 8 * (3 - place) for place, number in enumerate(numbers[:-1])
+    )
     return str(ipaddress.IPv4Address(value))
 
 

@@ -45,11 +45,16 @@ def check_address(text: str, *, local_domains: bool) -> str:
     mail shows at the delivery.
     """
     if len(text) > MAX_ADDRESS_LENGTH:
-        raise Refused("invalid_email", f"The address must have at most {MAX_ADDRESS_LENGTH} characters.")
+        raise Refused(
+            "invalid_email", f"The address must have at most {MAX_ADDRESS_LENGTH} characters."
+        )
     if not LOCAL_DOMAIN.search(text):
         return _checked(text)
     if not local_domains:
-        raise Refused("invalid_email", "The address must not be in a local domain; [smtp] local_domains rules that.")
+        raise Refused(
+            "invalid_email",
+            "The address must not be in a local domain; [smtp] local_domains rules that.",
+        )
     # The library refuses local domains whatever it is told, so it is shown the name within a public one.
     return _checked(f"{text}.example").removesuffix(".example")
 
@@ -61,12 +66,17 @@ def _checked(text: str) -> str:
     try:
         # A local part outside ASCII is refused: it needs SMTPUTF8 (RFC 6531) at every server on its way, and where
         # one of them lacks that, the mail can't be sent in any other form.
-        valid = email_validator.validate_email(text, check_deliverability=False, allow_smtputf8=False)
+        valid = email_validator.validate_email(
+            text, check_deliverability=False, allow_smtputf8=False
+        )
     except email_validator.EmailNotValidError:
         valid = None
     address = valid and valid.ascii_email
     if not address or not PLAIN_ADDRESS.fullmatch(address):
-        raise Refused("invalid_email", "The address must be one such as name@example.org, in ASCII before the @.")
+        raise Refused(
+            "invalid_email",
+            "The address must be one such as name@example.org, in ASCII before the @.",
+        )
     return address
 
 
@@ -135,7 +145,9 @@ def _failed(report: Report) -> list[str]:
     ]
 
 
-def _message(subject: str, lines: list[str], date: datetime, sender: str, recipient: str) -> EmailMessage:
+def _message(
+    subject: str, lines: list[str], date: datetime, sender: str, recipient: str
+) -> EmailMessage:
     message = EmailMessage(policy=POLICY)
     message["From"] = Address(addr_spec=sender)
     message["To"] = Address(addr_spec=_plain(recipient))
@@ -149,7 +161,9 @@ def _message(subject: str, lines: list[str], date: datetime, sender: str, recipi
 
 def _one_line(text: str) -> str:
     """Percent-encode what would not be seen as it is: controls, line separators, marks that turn the direction."""
-    return "".join(c if c.isprintable() else urllib.parse.quote(c, errors="surrogatepass") for c in text)
+    return "".join(
+        c if c.isprintable() else urllib.parse.quote(c, errors="surrogatepass") for c in text
+    )
 
 
 def _plain(address: str) -> str:

@@ -118,7 +118,9 @@ class Smtp:
             yield "TLS"
             self._require(smtp.docmd("STARTTLS"), "STARTTLS", "tls_failed")
             self._start_tls(smtp, connection)
-            self._require(smtp.ehlo(), "EHLO")  # what was said before TLS doesn't count (RFC 3207 section 4.2)
+            self._require(
+                smtp.ehlo(), "EHLO"
+            )  # what was said before TLS doesn't count (RFC 3207 section 4.2)
         if self._config.username:
             yield "login"
             self._log_in(smtp, connection)
@@ -154,7 +156,9 @@ class Smtp:
             connection.settimeout(self._config.timeout)
             self._line.hold(connection)
             connection.connect(address)
-            self._line.hold(connection)  # again: an end that came just before connect had nothing to shut
+            self._line.hold(
+                connection
+            )  # again: an end that came just before connect had nothing to shut
         except BaseException:
             connection.close()
             raise
@@ -162,16 +166,21 @@ class Smtp:
 
     def _start_tls(self, smtp: smtplib.SMTP, connection: socket.socket) -> None:
         # The handshake comes apart so that the deadline can end it.
-        tls = self._tls.wrap_socket(connection, server_hostname=self._config.host, do_handshake_on_connect=False)
+        tls = self._tls.wrap_socket(
+            connection, server_hostname=self._config.host, do_handshake_on_connect=False
+        )
         smtp.sock = tls
-        smtp.file = None  # with it goes whatever was put in behind the reply to STARTTLS, unencrypted
+        smtp.file = (
+            None  # with it goes whatever was put in behind the reply to STARTTLS, unencrypted
+        )
         self._line.hold(tls)
         tls.do_handshake()
 
     def _log_in(self, smtp: smtplib.SMTP, connection: socket.socket) -> None:
         if self._config.security == "none" and not _is_loopback(connection):
             raise TemporaryFailure(
-                "login_failed", "The password is not sent without TLS; [smtp] security governs this."
+                "login_failed",
+                "The password is not sent without TLS; [smtp] security governs this.",
             )
         try:
             smtp.login(self._config.username, self._config.password)
@@ -180,9 +189,13 @@ class Smtp:
         except smtplib.SMTPAuthenticationError as error:
             raise self._refused(_reply(error), "login", "login_failed") from None
         except smtplib.SMTPException:
-            raise TemporaryFailure("login_failed", "The mail server offers no login with a password.") from None
+            raise TemporaryFailure(
+                "login_failed", "The mail server offers no login with a password."
+            ) from None
         except ValueError:
-            raise TemporaryFailure("login_failed", "User name and password must be in ASCII.") from None
+            raise TemporaryFailure(
+                "login_failed", "User name and password must be in ASCII."
+            ) from None
 
     # --- what an answer means ------------------------------------------------------------------------------
 
@@ -210,15 +223,21 @@ class Smtp:
         if self._line.stopped:
             return Stopped("the delivery was stopped")
         if self._line.late:
-            return TemporaryFailure("timed_out", "The mail server took too long for the whole exchange.")
-        if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):  # smtplib hides it there
+            return TemporaryFailure(
+                "timed_out", "The mail server took too long for the whole exchange."
+            )
+        if isinstance(error, TimeoutError) or isinstance(
+            error.__context__, TimeoutError
+        ):  # smtplib hides it there
             return TemporaryFailure("timed_out", "The mail server was silent for too long.")
         if isinstance(error, ssl.SSLCertVerificationError):
             problem = f"The certificate of the mail server is not trusted: {error.verify_message.rstrip('.')}."
             return TemporaryFailure("tls_failed", problem)
         if isinstance(error, ssl.SSLError):
             return TemporaryFailure("tls_failed", "The mail server does not speak TLS with us.")
-        return TemporaryFailure("connection_failed", "The mail server could not be reached, or the connection broke.")
+        return TemporaryFailure(
+            "connection_failed", "The mail server could not be reached, or the connection broke."
+        )
 
 
 def unreachable(config: SmtpConfig, seconds: float) -> str:

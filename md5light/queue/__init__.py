@@ -46,4 +46,6 @@ def _require_psycopg() -> None:
     try:
         import psycopg  # noqa: F401 - only whether it is there
     except ImportError:
-        raise DatabaseError("database postgresql://…: needs psycopg: pip install 'md5light[postgres]'") from None
+        raise DatabaseError(
+            "database postgresql://…: needs psycopg: pip install 'md5light[postgres]'"
+        ) from None

@@ -41,7 +41,9 @@ def copy(source: Database, target: Database) -> Iterator[tuple[int, int]]:
         yield len(jobs), target.write(lambda writing: _store(writing, jobs, owed))  # noqa: B023
         after = last
     counts = source.read(lambda reading: reading.all(totals.READ))
-    target.write(lambda writing: [writing.run(STORE_COUNT, **count, shard=COPIED) for count in counts])
+    target.write(
+        lambda writing: [writing.run(STORE_COUNT, **count, shard=COPIED) for count in counts]
+    )
 
 
 def _store(transaction: Transaction, jobs: list[Row], mails: dict[str, Row]) -> int:

@@ -131,7 +131,9 @@ class Database(ABC):
         """Raise DatabaseUnavailable when the schema has meanwhile become another than this program's."""
         current = self._version(transaction)
         if current != len(_versions()):
-            raise DatabaseUnavailable(f"database {self.name}: has schema {current}, not this program's")
+            raise DatabaseUnavailable(
+                f"database {self.name}: has schema {current}, not this program's"
+            )
 
     def _migrate(self, transaction: Transaction) -> None:
         """Bring the schema to this program's version; of several programs that start together one does it."""

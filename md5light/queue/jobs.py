@@ -125,7 +125,9 @@ class Queue:
 
     # --- for clients ---------------------------------------------------------------------------------------
 
-    def submit(self, url: str, host: str, email: str | None = None, client: str | None = None) -> str:
+    def submit(
+        self, url: str, host: str, email: str | None = None, client: str | None = None
+    ) -> str:
         """Store a new job and return its id.
 
         Raises QueueFull or TooMany, and then nothing is stored. `client` is the network address it came from.
@@ -164,7 +166,9 @@ class Queue:
         """Return the jobs submitted last, of one status or of all, the newest first."""
         statement = sql.LIST.format(ids=sql.NEWEST_OF_STATUS if status else sql.NEWEST)
         parameters = {"status": status} if status else {}
-        rows = self._database.read(lambda transaction: transaction.all(statement, limit=limit, **parameters))
+        rows = self._database.read(
+            lambda transaction: transaction.all(statement, limit=limit, **parameters)
+        )
         return [Job(**row) for row in rows]
 
     def retry(self, job_id: str) -> bool:
@@ -208,7 +212,9 @@ class Queue:
         """
 
         def work(transaction: Transaction) -> int:
-            return transaction.run(sql.PURGE, before=transaction.now() - older_than_seconds, rows=rows)
+            return transaction.run(
+                sql.PURGE, before=transaction.now() - older_than_seconds, rows=rows
+            )
 
         return self._database.write(work)
 
@@ -255,7 +261,9 @@ class Queue:
 
         return self._database.write(work)
 
-    def settle(self, job: Job, outcome: Hashed | Failure, *, next_for: str | None = None) -> tuple[str, Job | None]:
+    def settle(
+        self, job: Job, outcome: Hashed | Failure, *, next_for: str | None = None
+    ) -> tuple[str, Job | None]:
         """Store how an attempt ended and, for the worker `next_for`, claim the next job, all in one transaction.
 
         Returns the job's new status, or `lost` when the claim was no longer valid and nothing was stored; and the
@@ -290,24 +298,37 @@ class Queue:
 
         def work(transaction: Transaction) -> int:
             bounds = {"lease": self._lease_seconds, "wait": LONGEST_SECONDS}
-            return sum(transaction.run(sql.PULL_IN.format(table=table), **bounds) for table in ("jobs", "outbox"))
+            return sum(
+                transaction.run(sql.PULL_IN.format(table=table), **bounds)
+                for table in ("jobs", "outbox")
+            )
 
         return self._database.write(work)
 
     # --- within a transaction ------------------------------------------------------------------------------
 
-    def _refusal(self, transaction: Transaction, email: str | None, client: str | None) -> Md5lightError | None:
+    def _refusal(
+        self, transaction: Transaction, email: str | None, client: str | None
+    ) -> Md5lightError | None:
         """Tell what speaks against storing one more job."""
         if client and self._submits_per_minute:
             transaction.lock(f"client {client}")
-            wait = _seconds_to_room(transaction, sql.CLIENT_LIMIT, 60, self._submits_per_minute, client=client)
+            wait = _seconds_to_room(
+                transaction, sql.CLIENT_LIMIT, 60, self._submits_per_minute, client=client
+            )
             if wait:
-                return TooMany("too_many_submits", "There were too many submissions from this address.", wait)
+                return TooMany(
+                    "too_many_submits", "There were too many submissions from this address.", wait
+                )
         if email and self._mails_per_hour:
             transaction.lock(f"recipient {email.lower()}")
-            wait = _seconds_to_room(transaction, sql.RECIPIENT_LIMIT, 3600, self._mails_per_hour, email=email)
+            wait = _seconds_to_room(
+                transaction, sql.RECIPIENT_LIMIT, 3600, self._mails_per_hour, email=email
+            )
             if wait:
-                return TooMany("too_many_mails", "There were too many mails to this recipient.", wait)
+                return TooMany(
+                    "too_many_mails", "There were too many mails to this recipient.", wait
+                )
         return None if self._has_room(transaction) else QueueFull("too many jobs are waiting")
 
     def _has_room(self, transaction: Transaction) -> bool:
@@ -337,8 +358,12 @@ class Queue:
         given_up: list[str] = []
         while len(jobs) < count:
             rows = transaction.all(sql.DUE, limit=count - len(jobs))
-            lost = [row["id"] for row in rows if self._is_lost_for_good(transaction, row, wait=wait)]
-            fit, full = self._fitting(transaction, [row for row in rows if row["id"] not in lost], wait=wait)
+            lost = [
+                row["id"] for row in rows if self._is_lost_for_good(transaction, row, wait=wait)
+            ]
+            fit, full = self._fitting(
+                transaction, [row for row in rows if row["id"] not in lost], wait=wait
+            )
             given_up += self._give_up_lost(transaction, lost)
             jobs += self._take(transaction, fit, worker)
             for host in full:
@@ -352,9 +377,15 @@ class Queue:
         exhausted = row["status"] == "running" and row["attempts"] >= row["max_attempts"]
         return exhausted and self._lock_host(transaction, row["host"], wait=wait)
 
-    def _fitting(self, transaction: Transaction, rows: list[Row], *, wait: bool) -> tuple[list[str], list[str]]:
+    def _fitting(
+        self, transaction: Transaction, rows: list[Row], *, wait: bool
+    ) -> tuple[list[str], list[str]]:
         """Tell the ids of due jobs that may run, and the hosts of which no more may."""
-        ids = [row["id"] for row in rows if row["attempts"] < row["max_attempts"] and self._counts_already(row)]
+        ids = [
+            row["id"]
+            for row in rows
+            if row["attempts"] < row["max_attempts"] and self._counts_already(row)
+        ]
         full = []
         new = [row for row in rows if not self._counts_already(row)]
         for host in dict.fromkeys(row["host"] for row in new):
@@ -410,7 +441,9 @@ class Queue:
             lost = []  # it is enough that one tells of them
         return results
 
-    def _settle(self, transaction: Transaction, ended: list[_Ended], *, untried: int = 0) -> list[str]:
+    def _settle(
+        self, transaction: Transaction, ended: list[_Ended], *, untried: int = 0
+    ) -> list[str]:
         now = transaction.now()
         rows = [self._settled(each.job, each.outcome, now, untried) for each in ended]
         if not self._write_settled(transaction, [each.job for each in ended], rows):
@@ -418,7 +451,9 @@ class Queue:
         for each, row in zip(ended, rows, strict=True):
             if row["finished_at"] is not None:
                 seconds = now - each.job.created_at
-                totals.add_finished(transaction, row["status"], row["error_code"] or "", row["size"] or 0, seconds)
+                totals.add_finished(
+                    transaction, row["status"], row["error_code"] or "", row["size"] or 0, seconds
+                )
                 if each.job.email:
                     outbox.owe(transaction, each.job.id, each.job.email)
         return [row["status"] for row in rows]
@@ -427,7 +462,11 @@ class Queue:
         """Tell what is written of an attempt that ended so."""
         if isinstance(outcome, Hashed):
             return _settled(job, "done", now, **vars(outcome))
-        error: Row = {"error_code": outcome.code, "error_message": outcome.message, "untried": untried}
+        error: Row = {
+            "error_code": outcome.code,
+            "error_message": outcome.message,
+            "untried": untried,
+        }
         if isinstance(outcome, PermanentFailure) or job.attempts >= job.max_attempts:
             return _settled(job, "failed", now, **error)
         at_least = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
@@ -439,7 +478,9 @@ class Queue:
 
         False when none was valid any more; raises Apart when some were, who are then settled one by one.
         """
-        hosts = sorted({job.host for job in jobs})  # in one order, so that nobody waits for each other
+        hosts = sorted(
+            {job.host for job in jobs}
+        )  # in one order, so that nobody waits for each other
         for host in hosts:
             self._lock_host(transaction, host)
         changed = transaction.run_many(sql.SETTLE, rows)
@@ -454,14 +495,25 @@ class Queue:
         return not self._per_host or transaction.lock(f"host {host}", wait=wait)
 
     def _admit(self, transaction: Transaction, *hosts: str) -> None:
-        transaction.run_many(sql.ADMIT, [{"host": host, "slots": self._per_host or 1000} for host in hosts])
+        transaction.run_many(
+            sql.ADMIT, [{"host": host, "slots": self._per_host or 1000} for host in hosts]
+        )
 
 
-def _settled(job: Job, status: str, now: float, *, due_at: float | None = None, **values: object) -> Row:
+def _settled(
+    job: Job, status: str, now: float, *, due_at: float | None = None, **values: object
+) -> Row:
     """Give the parameters of sql.SETTLE; without `due_at` the job has ended."""
     finished_at = now if due_at is None else None
     fence = {"id": job.id, "token": job.token}
-    return {**UNKNOWN, **values, **fence, "status": status, "due_at": due_at, "finished_at": finished_at}
+    return {
+        **UNKNOWN,
+        **values,
+        **fence,
+        "status": status,
+        "due_at": due_at,
+        "finished_at": finished_at,
+    }
 
 
 def _tell(given_up: list[str]) -> None:
@@ -470,7 +522,9 @@ def _tell(given_up: list[str]) -> None:
         log.info("failed", job=job_id, code=LOST.code, reason=LOST.message)
 
 
-def _seconds_to_room(transaction: Transaction, limited: str, window: float, limit: int, **key: str) -> float:
+def _seconds_to_room(
+    transaction: Transaction, limited: str, window: float, limit: int, **key: str
+) -> float:
     """Tell in how many seconds one more fits into the sliding window; 0: now."""
     now = transaction.now()
     row = transaction.one(limited, since=now - window, limit=limit, **key)

@@ -62,7 +62,9 @@ def disown(transaction: Transaction, job_id: str) -> None:
 class Outbox:
     """Owed mails, claimed with lease and token as jobs are, and settled under the same fence."""
 
-    def __init__(self, database: Database, *, lease_seconds: float, max_attempts: int, retry_seconds: float) -> None:
+    def __init__(
+        self, database: Database, *, lease_seconds: float, max_attempts: int, retry_seconds: float
+    ) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
@@ -90,7 +92,10 @@ class Outbox:
 
         def work(transaction: Transaction) -> bool:
             lease_end = transaction.now() + self._lease_seconds
-            return transaction.run(RENEW, job_id=mail.job_id, token=mail.token, lease_end=lease_end) == 1
+            return (
+                transaction.run(RENEW, job_id=mail.job_id, token=mail.token, lease_end=lease_end)
+                == 1
+            )
 
         return self._database.write(work)
 
@@ -116,7 +121,9 @@ class Outbox:
         )
 
     def _settle(self, mail: Mail, status: str, **how: Any) -> bool:
-        return self._database.write(lambda transaction: self._write_settled(transaction, mail, status, **how))
+        return self._database.write(
+            lambda transaction: self._write_settled(transaction, mail, status, **how)
+        )
 
     # --- within a transaction ------------------------------------------------------------------------------
 

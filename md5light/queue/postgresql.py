@@ -58,7 +58,11 @@ CONNECTION_SECONDS = 60.0
 
 #: how long a transaction waits for another one's lock and for any statement, and how long the server keeps the locks
 #: of one whose client is not heard of again
-LIMITS = {"lock_timeout": "5s", "statement_timeout": "8s", "idle_in_transaction_session_timeout": "10s"}
+LIMITS = {
+    "lock_timeout": "5s",
+    "statement_timeout": "8s",
+    "idle_in_transaction_session_timeout": "10s",
+}
 
 #: runs after which a statement is prepared
 PREPARE_THRESHOLD = 5
@@ -105,7 +109,9 @@ class PostgreSQLTransaction(Transaction):
     def run_many(self, sql: str, rows: list[Row]) -> int:
         """Run a statement for each row in one round trip; libpq sends them without waiting for each answer."""
         self.may_be_put_off = False
-        self._cursor.executemany(_translated(sql, self._now is not None), [{**row, "now": self._now} for row in rows])
+        self._cursor.executemany(
+            _translated(sql, self._now is not None), [{**row, "now": self._now} for row in rows]
+        )
         return self._cursor.rowcount
 
     def lock(self, name: str, *, wait: bool = True) -> bool:
@@ -118,7 +124,9 @@ class PostgreSQLTransaction(Transaction):
             return True
         if wait and not self.may_be_put_off:
             self.all(f"select pg_advisory_xact_lock({KEY})", name=name)
-        elif not self.all(f"select pg_try_advisory_xact_lock({KEY}) as locked", name=name)[0]["locked"]:
+        elif not self.all(f"select pg_try_advisory_xact_lock({KEY}) as locked", name=name)[0][
+            "locked"
+        ]:
             if wait:
                 raise Later
             return False
@@ -172,9 +180,13 @@ class PostgreSQL(SharedCommits):
             for last in (False, True):
                 with self._connection(fresh=last) as connection:
                     try:
-                        return work(PostgreSQLTransaction(connection, self._clock and self._clock()))
+                        return work(
+                            PostgreSQLTransaction(connection, self._clock and self._clock())
+                        )
                     except psycopg.OperationalError:
-                        if last or not connection.closed:  # one that lay idle may have been cut meanwhile
+                        if (
+                            last or not connection.closed
+                        ):  # one that lay idle may have been cut meanwhile
                             raise
         raise AssertionError("the last try returns or raises")
 
@@ -215,7 +227,11 @@ class PostgreSQL(SharedCommits):
         """Wake all who listen, outside the transaction: commits with a NOTIFY wait for each other."""
         if transaction.rings:
             with contextlib.suppress(DatabaseUnavailable):
-                self.read(lambda notifying: notifying.all("select pg_notify(:channel, '')", channel=CHANNEL))
+                self.read(
+                    lambda notifying: notifying.all(
+                        "select pg_notify(:channel, '')", channel=CHANNEL
+                    )
+                )
 
     @contextlib.contextmanager
     def _connection(self, *, fresh: bool = False) -> Iterator[Connection]:
@@ -272,7 +288,11 @@ class PostgreSQL(SharedCommits):
     def _open(self) -> None:
         """Bring the schema up to date, on a connection without limits: that may take its time."""
         try:
-            with self._reporting(), _connect(self._location) as connection, connection.transaction():
+            with (
+                self._reporting(),
+                _connect(self._location) as connection,
+                connection.transaction(),
+            ):
                 self._migrate_locked(PostgreSQLTransaction(connection))
         except DatabaseUnavailable as error:
             raise DatabaseError(str(error)) from None
@@ -363,9 +383,16 @@ class NotifyListener(Listener):
 
 def _connect(location: str) -> Connection:
     """Connect with the patience above, unless the location says otherwise."""
-    parameters = {**conninfo_to_dict(PATIENCE), "application_name": "md5light", **conninfo_to_dict(location)}
+    parameters = {
+        **conninfo_to_dict(PATIENCE),
+        "application_name": "md5light",
+        **conninfo_to_dict(location),
+    }
     return psycopg.connect(
-        make_conninfo("", **parameters), autocommit=True, prepare_threshold=None, row_factory=dict_row
+        make_conninfo("", **parameters),
+        autocommit=True,
+        prepare_threshold=None,
+        row_factory=dict_row,
     )
 
 
@@ -379,7 +406,10 @@ def _is_pooled(connection: Connection) -> bool:
 def _cut(connection: Connection, deadlines: Deadlines) -> Iterator[None]:
     """Shut the connection's socket down when the block takes too long; who waits for an answer finds it closed."""
     # A descriptor of its own: that of the connection may be closed meanwhile, and be another one's then.
-    with socket.socket(fileno=os.dup(connection.fileno())) as twin, deadlines.watch(lambda: _shut(twin)):
+    with (
+        socket.socket(fileno=os.dup(connection.fileno())) as twin,
+        deadlines.watch(lambda: _shut(twin)),
+    ):
         yield
 
 

@@ -84,7 +84,12 @@ class SQLite(SharedCommits):
     """
 
     def __init__(
-        self, path: str, *, durable: bool, create: bool = True, clock: Callable[[], float] = time.time
+        self,
+        path: str,
+        *,
+        durable: bool,
+        create: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
         self.path = Path(path)
@@ -145,7 +150,9 @@ class SQLite(SharedCommits):
         and the rest while nobody writes (restart).
         """
         self._writes_to_checkpoint = CHECKPOINT_WRITES
-        with contextlib.suppress(sqlite3.Error):  # what matters is committed; the next time may be a better one
+        with contextlib.suppress(
+            sqlite3.Error
+        ):  # what matters is committed; the next time may be a better one
             self._writer.execute("pragma wal_checkpoint(passive)")
             _patiently(self._writer, "pragma wal_checkpoint(restart)", RESTART_SECONDS)
 
@@ -177,10 +184,14 @@ class SQLite(SharedCommits):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
         connection.row_factory = _row
         with _closed_on_error(connection):
-            connection.execute(f"pragma page_size = {PAGE_SIZE}")  # of a file that has pages it stays what it is
+            connection.execute(
+                f"pragma page_size = {PAGE_SIZE}"
+            )  # of a file that has pages it stays what it is
             _patiently(connection, "pragma journal_mode = wal", LOCK_SECONDS)
             connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
             connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -189,7 +200,10 @@ class SQLite(SharedCommits):
         return connection
 
     def _tables(self, transaction: Transaction) -> set[str]:
-        return {row["name"] for row in transaction.all("select name from sqlite_master where type = 'table'")}
+        return {
+            row["name"]
+            for row in transaction.all("select name from sqlite_master where type = 'table'")
+        }
 
 
 @contextlib.contextmanager
@@ -218,7 +232,9 @@ def _done(connection: sqlite3.Connection, statement: str, *, last: bool) -> bool
         if last or "locked" not in str(error):
             raise
         return False
-    return last or row is None or not row.get("busy")  # a checkpoint is not an error where others are in its way
+    return (
+        last or row is None or not row.get("busy")
+    )  # a checkpoint is not an error where others are in its way
 
 
 def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:

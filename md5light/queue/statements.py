@@ -29,7 +29,9 @@ GET = f"{JOBS} where jobs.id = :id"
 
 NEWEST = "select id from jobs order by created_at desc, id limit :limit"
 
-NEWEST_OF_STATUS = "select id from jobs where status = :status order by created_at desc, id limit :limit"
+NEWEST_OF_STATUS = (
+    "select id from jobs where status = :status order by created_at desc, id limit :limit"
+)
 
 LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
 

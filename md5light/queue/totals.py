@@ -47,14 +47,18 @@ SIGN_OFF = "delete from workers where name = :name or seen_at < :forgotten"
 WORKERS = "select count(case when seen_at > :since then 1 end) as alive, max(seen_at) as seen_at from workers"
 
 
-def add(transaction: Transaction, event: str, *, within: float = 0, size: int = 0, seconds: float = 0) -> None:
+def add(
+    transaction: Transaction, event: str, *, within: float = 0, size: int = 0, seconds: float = 0
+) -> None:
     """Count an event, one of those that took `seconds` and no more than `within`, when `transaction` is committed."""
     events, size_so_far, seconds_so_far = transaction.counts.get((event, within), (0, 0, 0.0))
     transaction.counts[event, within] = (events + 1, size_so_far + size, seconds_so_far + seconds)
     transaction.before_commit(_write)
 
 
-def add_finished(transaction: Transaction, status: str, code: str, size: int, seconds: float) -> None:
+def add_finished(
+    transaction: Transaction, status: str, code: str, size: int, seconds: float
+) -> None:
     """Count a job that has ended, `seconds` after it was submitted."""
     within = next((end for end in BUCKETS if seconds <= end), math.inf)
     add(transaction, f"{status} {code}".rstrip(), within=within, size=size, seconds=seconds)
@@ -64,7 +68,14 @@ def _write(transaction: Transaction) -> None:
     """Write what was counted, in one order so that nobody waits for each other crosswise."""
     shard = random.randrange(transaction.writers)  # noqa: S311 - not a secret
     rows = [
-        {"event": event, "within": within, "shard": shard, "events": events, "bytes": size, "seconds": seconds}
+        {
+            "event": event,
+            "within": within,
+            "shard": shard,
+            "events": events,
+            "bytes": size,
+            "seconds": seconds,
+        }
         for (event, within), (events, size, seconds) in sorted(transaction.counts.items())
     ]
     transaction.run_many(ADD, rows)
@@ -139,7 +150,9 @@ def _snapshot(transaction: Transaction) -> Snapshot:
         oldest_waiting_seconds=max(0.0, now - oldest),
         mails_waiting=waiting["mails"],
         workers_alive=workers["alive"],
-        last_sign_seconds=None if workers["seen_at"] is None else max(0.0, now - workers["seen_at"]),
+        last_sign_seconds=None
+        if workers["seen_at"] is None
+        else max(0.0, now - workers["seen_at"]),
         finished=finished,
         durations=durations,
         duration_seconds=sum(row["seconds"] for row in rows),

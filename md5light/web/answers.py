@@ -35,7 +35,10 @@ ERRORS = {
 
 def to_json(value: object) -> bytes:
     """Write `value` as the API does: keys sorted, no spaces, one line, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return (
+        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        + b"\n"
+    )
 
 
 def error_body(code: str, message: str) -> bytes:
@@ -46,7 +49,9 @@ def error_body(code: str, message: str) -> bytes:
 def answer(status: int, value: object, **headers: str) -> bottle.HTTPResponse:
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return bottle.HTTPResponse(
-        to_json(value), status, {"Content-Type": "application/json", "Cache-Control": "no-store", **named}
+        to_json(value),
+        status,
+        {"Content-Type": "application/json", "Cache-Control": "no-store", **named},
     )
 
 
@@ -60,7 +65,9 @@ def try_later(code: str, message: str) -> bottle.HTTPResponse:
 
 def unreadable(reason: DatabaseUnavailable) -> bottle.HTTPResponse:
     log.error("database_unavailable", reason=reason)
-    return try_later("database_unavailable", "The database does not answer or can't be written now.")
+    return try_later(
+        "database_unavailable", "The database does not answer or can't be written now."
+    )
 
 
 def not_found() -> bottle.HTTPResponse:

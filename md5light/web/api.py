@@ -69,7 +69,9 @@ class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
     def default_error_handler(self, error: bottle.HTTPError) -> bytes:
         bottle.response.content_type = "application/json"
         if error.status_code == 405:  # HEAD is answered wherever GET is, but Bottle does not tell
-            bottle.response.set_header("Allow", bottle.response.get_header("Allow").replace("GET", "GET,HEAD"))
+            bottle.response.set_header(
+                "Allow", bottle.response.get_header("Allow").replace("GET", "GET,HEAD")
+            )
         code, message = ERRORS.get(error.status_code, ERRORS[500])
         return error_body(code, message)
 
@@ -101,7 +103,9 @@ class _API:
             self._guard.check_literal(url)
             email = _single(fields, "email")
             recipient = check_address(email, local_domains=self._local_domains) if email else None
-            job_id = self._queue.submit(text, url.host, recipient, _client(bottle.request.environ["REMOTE_ADDR"]))
+            job_id = self._queue.submit(
+                text, url.host, recipient, _client(bottle.request.environ["REMOTE_ADDR"])
+            )
         except Refused as refused:
             return error(400, refused.code, refused.message)
         except TooMany as refused:
@@ -188,7 +192,9 @@ def _fields(request: bottle.BaseRequest) -> list[tuple[str, str]]:
     if media_type == "application/json":
         return _json_fields(request.body.read())
     if media_type == "multipart/form-data":
-        request.environ["CONTENT_TYPE"] = media_type + semicolon + parameters  # Bottle knows it in lower case only
+        request.environ["CONTENT_TYPE"] = (
+            media_type + semicolon + parameters
+        )  # Bottle knows it in lower case only
         return _multipart_fields(request)
     body = request.body.read()
     if media_type == "application/x-www-form-urlencoded" or not body:
@@ -198,9 +204,13 @@ def _fields(request: bottle.BaseRequest) -> list[tuple[str, str]]:
 
 def _decoded(form: bytes, errors: str = "strict") -> list[tuple[str, str]]:
     try:
-        return parse_qsl(form.decode(errors=errors), keep_blank_values=True, errors=errors, max_num_fields=100)
+        return parse_qsl(
+            form.decode(errors=errors), keep_blank_values=True, errors=errors, max_num_fields=100
+        )
     except ValueError:  # UnicodeDecodeError among them
-        raise Refused("bad_request", "The form is not UTF-8 text, or has too many fields.") from None
+        raise Refused(
+            "bad_request", "The form is not UTF-8 text, or has too many fields."
+        ) from None
 
 
 def _multipart_fields(request: bottle.BaseRequest) -> list[tuple[str, str]]:
@@ -224,7 +234,11 @@ def _json_fields(body: bytes) -> list[tuple[str, str]]:
 def _texts(fields: Sequence[tuple[str, object]]) -> list[tuple[str, str]]:
     """Leave out what is no text, such as a file; nothing that we would read may be."""
     for key, value in fields:
-        if key in ("url", "email") and not isinstance(value, str) and (key, value) != ("email", None):
+        if (
+            key in ("url", "email")
+            and not isinstance(value, str)
+            and (key, value) != ("email", None)
+        ):
             raise Refused(f"invalid_{key}", f"`{key}` must be a string.")
     return [(key, value) for key, value in fields if isinstance(value, str)]
 

@@ -25,8 +25,18 @@ def render(snapshot: Snapshot) -> str:
             "Age of the job that has waited longest.",
             [("", snapshot.oldest_waiting_seconds)],
         ),
-        ("jobs_finished_total", "counter", "Finished jobs by status and error code.", _finished(snapshot.finished)),
-        ("hashed_bytes_total", "counter", "Bytes of done downloads.", [("", snapshot.hashed_bytes)]),
+        (
+            "jobs_finished_total",
+            "counter",
+            "Finished jobs by status and error code.",
+            _finished(snapshot.finished),
+        ),
+        (
+            "hashed_bytes_total",
+            "counter",
+            "Bytes of done downloads.",
+            [("", snapshot.hashed_bytes)],
+        ),
         ("mails_total", "counter", "Mails by result.", _mails(snapshot.mails)),
         ("mails_waiting", "gauge", "Mails that are owed.", [("", snapshot.mails_waiting)]),
         ("workers", "gauge", "Worker processes alive.", [("", snapshot.workers_alive)]),
@@ -47,7 +57,10 @@ def _unfinished(jobs: dict[str, int]) -> list[Sample]:
 
 def _finished(jobs: dict[tuple[str, str], int]) -> list[Sample]:
     ends = sorted({("done", ""), ("canceled", ""), *jobs})
-    return [(f'{{status="{status}",code="{code}"}}', jobs.get((status, code), 0)) for status, code in ends]
+    return [
+        (f'{{status="{status}",code="{code}"}}', jobs.get((status, code), 0))
+        for status, code in ends
+    ]
 
 
 def _mails(mails: dict[str, int]) -> list[Sample]:

@@ -80,11 +80,21 @@ def _answered(app: WSGI, environ: dict[str, Any], start: StartResponse) -> Itera
     except Exception:
         log.exception("request_broke", method=environ["REQUEST_METHOD"], path=environ["PATH_INFO"])
         body = error_body(*ERRORS[500])
-        start("500 Internal Server Error", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        start(
+            "500 Internal Server Error",
+            [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+        )
         return [body]
 
 
 def _log_access(environ: dict[str, Any], status: int, seconds: float) -> None:
     path = environ.get("bottle.raw_path", environ["PATH_INFO"])
     client = environ.get("REMOTE_ADDR", "")
-    log.info("request", method=environ["REQUEST_METHOD"], path=path, status=status, client=client, seconds=seconds)
+    log.info(
+        "request",
+        method=environ["REQUEST_METHOD"],
+        path=path,
+        status=status,
+        client=client,
+        seconds=seconds,
+    )

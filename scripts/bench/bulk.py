@@ -45,9 +45,13 @@ STATE = """
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=100_000, help="how many (default: %(default)s)")
-    parser.add_argument("--pools", type=int, default=4, help="of two processes each (default: %(default)s)")
+    parser.add_argument(
+        "--pools", type=int, default=4, help="of two processes each (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     small = {f"files/{number}": os.urandom(1024) for number in range(PORTION)}
     slow = {f"slow/{number}": os.urandom(2**20) for number in range(10)}
@@ -55,13 +59,20 @@ def main() -> int:
     try:
         with (
             serving(small | slow) as root,
-            service(queue={"database": server.location()}, worker={"processes": 2, "threads": 8}) as bulk,
+            service(
+                queue={"database": server.location()}, worker={"processes": 2, "threads": 8}
+            ) as bulk,
         ):
             fill(server.location(), [])
             for _ in range(arguments.pools):
                 bulk.start_pool()
-            with psycopg.connect(server.location(), autocommit=True, row_factory=psycopg.rows.dict_row) as database:
-                urls = [f"{root}/{choice(number, [*small], [*slow])}" for number in range(arguments.jobs)]
+            with psycopg.connect(
+                server.location(), autocommit=True, row_factory=psycopg.rows.dict_row
+            ) as database:
+                urls = [
+                    f"{root}/{choice(number, [*small], [*slow])}"
+                    for number in range(arguments.jobs)
+                ]
                 work_off(database, server.location(), urls)
                 return 0 if all_right(database, root, small | slow) else 1
     finally:
@@ -69,7 +80,11 @@ def main() -> int:
 
 
 def choice(number: int, small: list[str], slow: list[str]) -> str:
-    return slow[number // SLOW_EVERY % len(slow)] if number % SLOW_EVERY == 0 else small[number % len(small)]
+    return (
+        slow[number // SLOW_EVERY % len(slow)]
+        if number % SLOW_EVERY == 0
+        else small[number % len(small)]
+    )
 
 
 def work_off(database: psycopg.Connection[dict[str, Any]], location: str, urls: list[str]) -> None:
@@ -82,7 +97,10 @@ def work_off(database: psycopg.Connection[dict[str, Any]], location: str, urls: 
         seconds = time.monotonic() - begin
         done = state["jobs"] - state["unfinished"]
         if seconds >= line_at or done == len(urls):
-            print(line(seconds, done, (done - last_done) / (seconds - line_at + LINE_SECONDS), state), flush=True)
+            print(
+                line(seconds, done, (done - last_done) / (seconds - line_at + LINE_SECONDS), state),
+                flush=True,
+            )
             line_at, last_done = seconds + LINE_SECONDS, done
         if done == len(urls):
             break
@@ -100,11 +118,18 @@ def line(seconds: float, done: int, rate: float, state: dict[str, Any]) -> str:
     )
 
 
-def all_right(database: psycopg.Connection[dict[str, Any]], root: str, files: dict[str, bytes]) -> bool:
+def all_right(
+    database: psycopg.Connection[dict[str, Any]], root: str, files: dict[str, bytes]
+) -> bool:
     """Tell whether every job was done at its first attempt, with the right MD5."""
-    right = {f"{root}/{path}": hashlib.md5(body, usedforsecurity=False).hexdigest() for path, body in files.items()}
+    right = {
+        f"{root}/{path}": hashlib.md5(body, usedforsecurity=False).hexdigest()
+        for path, body in files.items()
+    }
     wrong: collections.Counter[str] = collections.Counter()
-    with contextlib.closing(database.execute("select url, status, attempts, md5 from jobs")) as rows:
+    with contextlib.closing(
+        database.execute("select url, status, attempts, md5 from jobs")
+    ) as rows:
         for row in rows:
             if (row["status"], row["md5"]) != ("done", right[row["url"]]):
                 wrong["not right"] += 1

@@ -108,7 +108,11 @@ class Engine:
 
 
 ENGINES = (
-    Engine("huey", HUEY.format(fsync=False), "-m huey.bin.huey_consumer work.huey -w {threads} -k thread"),
+    Engine(
+        "huey",
+        HUEY.format(fsync=False),
+        "-m huey.bin.huey_consumer work.huey -w {threads} -k thread",
+    ),
     Engine(
         "huey, fsync",
         HUEY.format(fsync=True),
@@ -133,9 +137,15 @@ ENGINES = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=3000, help="jobs to drain (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--files", type=int, default=3000, help="jobs to drain (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     files = {f"files/{number}": os.urandom(1024) for number in range(arguments.files)}
     met = [compare(files, threads, arguments.rounds) for threads in (1, 8)]
@@ -163,11 +173,20 @@ def compare(files: dict[str, bytes], threads: int, rounds: int) -> bool:
         print(f"2 x {threads}, {name}: {ratio:.2f} of the rate without a queue", flush=True)
     ours = medians["md5light"]
     best = max(medians[engine.name] for engine in ENGINES if engine.name in medians)
-    durable = max(medians[engine.name] for engine in ENGINES if engine.durable and engine.name in medians)
+    durable = max(
+        medians[engine.name] for engine in ENGINES if engine.durable and engine.name in medians
+    )
     return all(
         [
-            figure(f"2 x {threads}: md5light by the best of the others", ours / best, 1, least=True),
-            figure(f"2 x {threads}: md5light by the best that keeps its jobs", ours / durable, 1.7, least=True),
+            figure(
+                f"2 x {threads}: md5light by the best of the others", ours / best, 1, least=True
+            ),
+            figure(
+                f"2 x {threads}: md5light by the best that keeps its jobs",
+                ours / durable,
+                1.7,
+                least=True,
+            ),
             figure(
                 f"2 x {threads}: md5light by procrastinate, both on PostgreSQL",
                 medians["md5light, PostgreSQL"] / medians["procrastinate"],
@@ -196,7 +215,9 @@ class Origin:
         deadline = time.monotonic() + PATIENCE
         while len(self.times()) < len(self.urls):
             if time.monotonic() > deadline:
-                raise SystemExit(f"only {len(self.times())} of {len(self.urls)} files were asked for")
+                raise SystemExit(
+                    f"only {len(self.times())} of {len(self.urls)} files were asked for"
+                )
             time.sleep(0.2)
 
 
@@ -219,13 +240,18 @@ def rate(files: dict[str, bytes], work: Callable[[Origin], object]) -> float:
 def drain_ours(origin: Origin, threads: int, *, postgresql: bool = False) -> None:
     with contextlib.ExitStack() as stack:
         queue = {"database": stack.enter_context(postgresql_server())} if postgresql else {}
-        ours = stack.enter_context(service(queue=queue, worker={"processes": 2, "threads": threads}))
+        ours = stack.enter_context(
+            service(queue=queue, worker={"processes": 2, "threads": threads})
+        )
         fill(queue.get("database", str(ours.database)), origin.urls)
         assert ours.start("worker", "--burst").process.wait() == 0
 
 
 def drain(origin: Origin, engine: Engine, threads: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder,
+        contextlib.ExitStack() as stack,
+    ):
         words: dict[str, object] = {"threads": threads, "redis": 0, "postgresql": ""}
         if "{redis}" in engine.module:
             words["redis"] = stack.enter_context(redis(folder))
@@ -233,7 +259,9 @@ def drain(origin: Origin, engine: Engine, threads: int) -> None:
             words["postgresql"] = stack.enter_context(postgresql_server())
         Path(folder, "work.py").write_text(FETCH + engine.module.format(**words))
         submitting = python(
-            "import sys, work; work.submit(sys.stdin.read().split())", stdin=subprocess.PIPE, cwd=folder
+            "import sys, work; work.submit(sys.stdin.read().split())",
+            stdin=subprocess.PIPE,
+            cwd=folder,
         )
         submitting.communicate("\n".join(origin.urls))
         assert submitting.returncode == 0
@@ -241,7 +269,9 @@ def drain(origin: Origin, engine: Engine, threads: int) -> None:
             command = [sys.executable, *engine.command.format(number=number, **words).split()]
             environment = {**os.environ, "PYTHONPATH": folder}
             output = stack.enter_context(Path(folder, f"worker{number}.log").open("w"))
-            worker = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+            worker = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=output, stderr=output
+            )
             stack.callback(end, worker)
         origin.wait()
 
@@ -259,7 +289,18 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def redis(folder: str) -> Iterator[int]:
     """Run a Redis server on loopback, with a log that is synced every second; yields its port."""
     port = free_port()
-    settings = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes", "--save", ""]
+    settings = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        folder,
+        "--appendonly",
+        "yes",
+        "--save",
+        "",
+    ]
     process = subprocess.Popen(["redis-server", *settings], stdout=subprocess.DEVNULL)
     try:
         wait_for(port)

@@ -61,9 +61,15 @@ print(time.process_time() - cpu)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=1024, help="size of the file (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--megabytes", type=int, default=1024, help="size of the file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="md5light-bench-") as name:
         folder = Path(name)
@@ -80,7 +86,9 @@ def write_files(folder: Path, megabytes: int) -> None:
     (folder / "small").write_bytes(block[:1024])
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "cert.pem"))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        str(folder / "cert.pem")
+    )
 
 
 def measure(folder: Path, roots: dict[str, str], rounds: int) -> bool:
@@ -90,7 +98,9 @@ def measure(folder: Path, roots: dict[str, str], rounds: int) -> bool:
     for root in roots.values():
         kept += large(folder, f"{root}/large", rounds)
     megabytes = job(f"{roots['https']}/large", folder, 8)[2]
-    kept.append(figure("https: peak memory with eight downloads at once", megabytes, MOST_MEGABYTES, " MiB"))
+    kept.append(
+        figure("https: peak memory with eight downloads at once", megabytes, MOST_MEGABYTES, " MiB")
+    )
     seconds = float(python(SMALL, f"{roots['http']}/small").communicate()[0])
     print(f"http: CPU of a 1 KiB file on a kept connection: {seconds:.2f} ms")
     return all(kept)

@@ -88,11 +88,18 @@ print(sum(counts) / seconds)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "names", nargs="*", choices=[[], *MEASURES], help=f"what to measure, all unless told: {' '.join(MEASURES)}"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        choices=[[], *MEASURES],
+        help=f"what to measure, all unless told: {' '.join(MEASURES)}",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     met = [MEASURES[name](arguments.rounds) for name in arguments.names or MEASURES]
     return 0 if all(met) else 1
@@ -113,7 +120,9 @@ def drain(rounds: int) -> bool:
                 bare.append(bare_rate(urls, threads))
                 ours.append(drain_rate(urls, threads))
             rates = statistics.median(bare), statistics.median(ours)
-            print(f"2 x {threads}: bare requests {rates[0]:.0f} files/s, drained {rates[1]:.0f} jobs/s")
+            print(
+                f"2 x {threads}: bare requests {rates[0]:.0f} files/s, drained {rates[1]:.0f} jobs/s"
+            )
             ratio = statistics.median(our / their for our, their in zip(ours, bare, strict=True))
             met.append(figure(f"2 x {threads}: drained by bare requests", ratio, 0.8, least=True))
     return all(met)
@@ -144,7 +153,11 @@ def fill(location: str, urls: list[str]) -> None:
     """Store a job for each of `urls` at once."""
     row = {"host": "127.0.0.1", "email": None, "client": None, "max_attempts": 5}
     with contextlib.closing(open_database(location, durable=False)) as database:
-        database.write(lambda opened: [opened.run(SUBMIT, **row, id=str(uuid.uuid4()), url=url) for url in urls])
+        database.write(
+            lambda opened: [
+                opened.run(SUBMIT, **row, id=str(uuid.uuid4()), url=url) for url in urls
+            ]
+        )
 
 
 # --- submit ----------------------------------------------------------------------------------------------------
@@ -157,11 +170,17 @@ def submit(rounds: int) -> bool:
         with service(server={"max_unfinished": 10**9}) as ours:
             stored.append(submit_rate(ours.start_server()))
             theirs = ForgetfulServer(
-                ours.folder / "forgetful.log", "server", "--config", str(ours.config), cwd=ours.folder
+                ours.folder / "forgetful.log",
+                "server",
+                "--config",
+                str(ours.config),
+                cwd=ours.folder,
             )
             ours.commands.append(theirs)
             forgotten.append(submit_rate(theirs))
-    print(f"submissions/s: {statistics.median(stored):.0f}, without storing {statistics.median(forgotten):.0f}")
+    print(
+        f"submissions/s: {statistics.median(stored):.0f}, without storing {statistics.median(forgotten):.0f}"
+    )
     ratio = statistics.median(our / their for our, their in zip(stored, forgotten, strict=True))
     return figure("durable submissions by those not stored", ratio, 0.7, least=True)
 
@@ -196,7 +215,9 @@ def latency(rounds: int) -> bool:
 def time_to_done(client: http.client.HTTPConnection, url: str) -> float:
     time.sleep(0.03)
     begin = time.perf_counter()
-    client.request("POST", "/submit", f"url={url}", {"Content-Type": "application/x-www-form-urlencoded"})
+    client.request(
+        "POST", "/submit", f"url={url}", {"Content-Type": "application/x-www-form-urlencoded"}
+    )
     answer = client.getresponse()
     answer.read()
     status = 202
@@ -238,7 +259,10 @@ def slow(rounds: int) -> bool:  # noqa: ARG001 - ten seconds tell enough
 def log(rounds: int) -> bool:
     """Submit and work without a pause, and watch SQLite's write-ahead log."""
     largest, seconds = 0, 20 * rounds
-    with serving({"file": os.urandom(1024)}) as root, service(server={"max_unfinished": 10**9}) as busy:
+    with (
+        serving({"file": os.urandom(1024)}) as root,
+        service(server={"max_unfinished": 10**9}) as busy,
+    ):
         server, pool = busy.start_server(), busy.start_pool("--processes", "4")
         port = server.wait_for_line(r"listening url=http://\S+:(\d+)")[1]
         submitting = python(SUBMITTING, port, 8, seconds, f"{root}/file")
@@ -263,7 +287,9 @@ def idle(rounds: int) -> bool:
         before = sum(map(cpu_seconds, pids))
         time.sleep(10 * rounds)
         share = (sum(map(cpu_seconds, pids)) - before) / (10 * rounds)
-        print(f"memory at rest: server {pss(server.process.pid):.0f} MiB, pool {sum(map(pss, pids)):.0f} MiB (PSS)")
+        print(
+            f"memory at rest: server {pss(server.process.pid):.0f} MiB, pool {sum(map(pss, pids)):.0f} MiB (PSS)"
+        )
     return figure("an idle pool of 4, of one core", share * 100, 1, " %")
 
 
@@ -275,7 +301,9 @@ def cpu_seconds(pid: int) -> float:
 
 def pss(pid: int) -> float:
     """Return a process's share of memory in MiB."""
-    return int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) / 1024
+    return (
+        int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) / 1024
+    )
 
 
 MEASURES: dict[str, Callable[[int], bool]] = {
@@ -292,7 +320,10 @@ MEASURES: dict[str, Callable[[int], bool]] = {
 def service(**settings: dict[str, object]) -> Iterator[Service]:
     """Give a service with a folder of its own, no limit per host, and the defaults elsewhere."""
     settings["worker"] = {"per_host": 0, "shutdown_seconds": 5, **settings.get("worker", {})}
-    with tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder, Service(Path(folder), **settings) as made:
+    with (
+        tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder,
+        Service(Path(folder), **settings) as made,
+    ):
         yield made
 
 

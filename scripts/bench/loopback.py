@@ -59,7 +59,9 @@ def nginx(folder: Path, times: Path | None = None) -> Iterator[dict[str, str]]:
     tls = TLS.format(**ports) if "https" in ports else ""
     (folder / "nginx.conf").write_text(NGINX.format(access_log=access_log, tls=tls, **ports))
     command = ["nginx", "-p", str(folder), "-c", "nginx.conf"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin"})
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin"}
+    )
     try:
         for port in ports.values():
             wait_for(port)
@@ -94,5 +96,8 @@ def figure(name: str, value: float, need: float, unit: str = "", *, least: bool 
     """Print a figure with its need, at most so much unless `least`; tells whether it is met."""
     met = value >= need if least else value <= need
     bound = "least" if least else "most"
-    print(f"{name}: {value:.3g}{unit}, needed at {bound} {need:g}{unit}: {'met' if met else 'NOT MET'}", flush=True)
+    print(
+        f"{name}: {value:.3g}{unit}, needed at {bound} {need:g}{unit}: {'met' if met else 'NOT MET'}",
+        flush=True,
+    )
     return met

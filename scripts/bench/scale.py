@@ -60,15 +60,30 @@ WORDS = {
     },
 }
 
-HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 1024, "https://a.example.com/f", "application/gzip", None, None)
+HASHED = Hashed(
+    "f4afe93ad799484b1d512cc20e93efd1",
+    1024,
+    "https://a.example.com/f",
+    "application/gzip",
+    None,
+    None,
+)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--waiting", type=int, default=1_000_000, help="waiting jobs (default: %(default)s)")
-    parser.add_argument("--finished", type=int, default=10_000_000, help="finished jobs (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--waiting", type=int, default=1_000_000, help="waiting jobs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--finished", type=int, default=10_000_000, help="finished jobs (default: %(default)s)"
+    )
     parser.add_argument("--postgresql", action="store_true", help="measure PostgreSQL, too")
-    parser.add_argument("--operations", type=int, default=1000, help="of each kind (default: %(default)s)")
+    parser.add_argument(
+        "--operations", type=int, default=1000, help="of each kind (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     large = {"waiting": arguments.waiting, "finished": arguments.finished}
     engines = ["SQLite"] + ["PostgreSQL"] * arguments.postgresql
@@ -92,7 +107,9 @@ def grown(engine: str, large: dict[str, int], operations: int) -> bool:
     met = []
     for name in small:
         before, after = statistics.median(small[name]) * 1e6, statistics.median(big[name]) * 1e6
-        print(f"{engine}, {name}: {before:.0f} µs, among {sum(large.values()):,} jobs {after:.0f} µs")
+        print(
+            f"{engine}, {name}: {before:.0f} µs, among {sum(large.values()):,} jobs {after:.0f} µs"
+        )
         met.append(figure(f"{engine}, {name}: grown", after / before, 1.5))
     return all(met)
 
@@ -101,11 +118,16 @@ def measure(queue: Queue, operations: int) -> dict[str, list[float]]:
     """Return the seconds that each operation took."""
     times: dict[str, list[float]] = {"submit": [], "check": [], "claim": [], "settle and claim": []}
     for _ in range(operations):
-        job_id = timed(times["submit"], lambda: queue.submit("https://a.example.com/file", "a.example.com"))
+        job_id = timed(
+            times["submit"], lambda: queue.submit("https://a.example.com/file", "a.example.com")
+        )
         timed(times["check"], lambda: queue.get(job_id))  # noqa: B023 - called at once
         job = timed(times["claim"], lambda: queue.claim("bench"))
         assert job
-        _, following = timed(times["settle and claim"], lambda: queue.settle(job, HASHED, next_for="bench"))  # noqa: B023
+        _, following = timed(
+            times["settle and claim"],
+            lambda: queue.settle(job, HASHED, next_for="bench"),  # noqa: B023 - called at once
+        )
         assert following
         queue.settle(following, HASHED)
     return times
@@ -123,7 +145,12 @@ def database(engine: str) -> Iterator[Database]:
     """Open a new and empty database."""
     with contextlib.ExitStack() as stack:
         if engine == "SQLite":
-            location = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="md5light-bench-")), "jobs"))
+            location = str(
+                Path(
+                    stack.enter_context(tempfile.TemporaryDirectory(prefix="md5light-bench-")),
+                    "jobs",
+                )
+            )
         else:
             server = PostgreSQLServer()
             stack.callback(server.close)
@@ -137,10 +164,15 @@ def fill(database: Database, engine: str, jobs: dict[str, int]) -> None:
     for status, count in (("done", jobs["finished"]), ("queued", jobs["waiting"])):
         for first in range(0, count, PORTION):
             rows = min(PORTION, count - first)
-            database.write(lambda transaction: transaction.run(sql, status=status, first=first, rows=rows))  # noqa: B023
+            parameters = {"status": status, "first": first, "rows": rows}
+            database.write(
+                lambda transaction: transaction.run(sql, **parameters)  # noqa: B023 - called at once
+            )
     if engine == "PostgreSQL":
         database.write(lambda transaction: transaction.run("analyze jobs"))
-    print(f"{engine}: {sum(jobs.values()):,} jobs in {time.perf_counter() - begin:.0f} s", flush=True)
+    print(
+        f"{engine}: {sum(jobs.values()):,} jobs in {time.perf_counter() - begin:.0f} s", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ class Page:
         """Hand out one of FILES."""
         if name not in self._files or version != self._version:
             raise bottle.HTTPError(404)
-        return bottle.HTTPResponse(self._files[name], 200, {"Content-Type": FILES[name], **FILE_HEADERS})
+        return bottle.HTTPResponse(
+            self._files[name], 200, {"Content-Type": FILES[name], **FILE_HEADERS}
+        )
 
     def job(self, job: Job | None) -> bottle.HTTPResponse:
         """Show one job, or that there is none."""
@@ -82,7 +84,9 @@ class Page:
         now = time.time()
         refresh = min(LONGEST_REFRESH_SECONDS, round(2 + (now - job.created_at) / 10))
         settled = job.finished and job.mail != "waiting"
-        return self._render("job", card=make_card(job, _language(), now), refresh=0 if settled else refresh)
+        return self._render(
+            "job", card=make_card(job, _language(), now), refresh=0 if settled else refresh
+        )
 
     def problem(self, refusal: bottle.HTTPResponse) -> bottle.HTTPResponse:
         """Show a refusal of the API."""
@@ -95,7 +99,9 @@ class Page:
             return bottle.HTTPResponse("", 303, {**PAGE_HEADERS, "Location": location})
         code, problem = _said(answer)
         fields = {name: bottle.request.forms.getunicode(name, "") for name in ("url", "email")}
-        return self._render("home", answer.status_code, problem=problem, wrong=WRONG_FIELDS.get(code), fields=fields)
+        return self._render(
+            "home", answer.status_code, problem=problem, wrong=WRONG_FIELDS.get(code), fields=fields
+        )
 
     def _render(self, template: str, status: int = 200, **values: object) -> bottle.HTTPResponse:
         language = _language()

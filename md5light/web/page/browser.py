@@ -23,7 +23,10 @@ def preferred_language(headers: Mapping[str, str]) -> str:
     """Choose one of our languages by `Accept-Language`; English where nothing speaks for Russian."""
     accepted = _weights(headers.get("Accept-Language", ""))
     english, russian = (
-        max((weight for tag, weight in accepted.items() if tag.partition("-")[0] == name), default=0.0)
+        max(
+            (weight for tag, weight in accepted.items() if tag.partition("-")[0] == name),
+            default=0.0,
+        )
         for name in ("en", "ru")
     )
     return "ru" if russian > english else "en"

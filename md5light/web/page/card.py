@@ -33,7 +33,9 @@ def make_card(job: Job, language: Language, now: float) -> Card:
         job=job,
         name=_name(job.url),
         status=language.text[job.status],
-        reason=language.reason(code, job.error_message or "") if code and job.status != "running" else "",
+        reason=language.reason(code, job.error_message or "")
+        if code and job.status != "running"
+        else "",
         figures=" · ".join(_figures(job, language, now)),
         facts=_facts(job, language),
     )
@@ -48,7 +50,10 @@ def _figures(job: Job, language: Language, now: float) -> list[str]:
         return _progress(job, language, now)
     if job.status == "done":
         took = (job.finished_at or 0) - (job.started_at or 0)
-        return [language.size(job.size or 0), language.text["took"].format(time=language.duration(took))]
+        return [
+            language.size(job.size or 0),
+            language.text["took"].format(time=language.duration(took)),
+        ]
     if job.status == "queued":
         return _waiting(job, language, now)
     return []
@@ -74,7 +79,11 @@ def _waiting(job: Job, language: Language, now: float) -> list[str]:
     if not job.attempts or job.due_at is None or job.due_at <= now:
         return [language.text["turn"]]
     time = language.duration(max(1.0, job.due_at - now))
-    return [language.text["next_attempt"].format(number=job.attempts + 1, total=job.max_attempts, time=time)]
+    return [
+        language.text["next_attempt"].format(
+            number=job.attempts + 1, total=job.max_attempts, time=time
+        )
+    ]
 
 
 def _facts(job: Job, language: Language) -> list[tuple[str, str]]:
@@ -84,7 +93,9 @@ def _facts(job: Job, language: Language) -> list[tuple[str, str]]:
         "content_type": job.content_type,
         "last_modified": job.last_modified,
         "final_url": job.final_url if job.final_url != job.url else "",
-        "attempts": text["of"].format(done=job.attempts, total=job.max_attempts) if job.attempts else "",
+        "attempts": text["of"].format(done=job.attempts, total=job.max_attempts)
+        if job.attempts
+        else "",
         "created_at": language.time(job.created_at),
         "finished_at": language.time(job.finished_at) if job.finished_at else "",
         "mail": _mail(job, text),

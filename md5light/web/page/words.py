@@ -42,7 +42,10 @@ TEXTS = {
     "took": ("in {time}", "за {time}"),
     "turn": ("Waiting for its turn", "Ждёт своей очереди"),
     "connecting": ("Connecting", "Соединяемся с сервером"),
-    "next_attempt": ("Attempt {number} of {total} in {time}", "Попытка {number} из {total} через {time}"),
+    "next_attempt": (
+        "Attempt {number} of {total} in {time}",
+        "Попытка {number} из {total} через {time}",
+    ),
     "attempts": ("Attempts", "Попытки"),
     "size": ("Size", "Размер"),
     "final_url": ("Redirected to", "Перенаправлено на"),
