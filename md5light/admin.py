@@ -255,7 +255,7 @@ def mail_test(config: Config, arguments: argparse.Namespace) -> None:
     )
     with contextlib.closing(Mailer(config.smtp)) as mailer:
         for step in mailer.probe(
-            compose_trial(sender=config.smtp.sender, recipient=recipient), recipient
+            compose_trial(sender=config.smtp.sender_address, recipient=recipient), recipient
         ):
             print(
                 f"{step.name:<10}  {'ok' if step.done else f'failed: {_visible(step.text)}'}",

@@ -248,7 +248,7 @@ class Worker:
             error_message=mail.error_message,
             link=f"{self._config.server.public_url}/jobs/{mail.job_id}",
         )
-        return compose(report, sender=self._config.smtp.sender, recipient=mail.recipient)
+        return compose(report, sender=self._config.smtp.sender_address, recipient=mail.recipient)
 
     # --- leases and the end --------------------------------------------------------------------------------
 

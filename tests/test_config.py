@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from md5light import config
+from md5light import __version__, config
 from md5light.config import SECTIONS, Config
 from md5light.errors import ConfigError
 
@@ -148,6 +148,49 @@ def test_ports_are_single_or_ranges_that_include_both_ends(load: Load) -> None:
     ]
 
 
+def test_a_proxy_is_trusted_by_its_address_or_its_network(load: Load) -> None:
+    server = load("[server]\ntrusted_proxy = 127.0.0.1, 172.18.0.0/16 ::1\n").server
+    assert server.trusted_proxy == tuple(map(ip_network, ("127.0.0.1", "172.18.0.0/16", "::1")))
+    assert load("").server.trusted_proxy == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("md5@example.org", "md5@example.org"),
+        ("MD5 sums <md5@example.org>", "md5@example.org"),
+        ('"Müller, Ä." <md5@example.org>', "md5@example.org"),
+        ("<md5@example.org>", "md5@example.org"),
+    ],
+)
+def test_a_sender_may_have_a_name(load: Load, written: str, address: str) -> None:
+    smtp = load(f"[smtp]\nsender = {written}\nreply_to = {written}\n").smtp
+    assert (smtp.sender, smtp.sender_address, smtp.reply_to) == (written, address, written)
+
+
+@pytest.mark.parametrize("name", ["", "mail", "mail.example.org", "[192.0.2.1]", "[IPv6:::1]"])
+def test_the_name_in_ehlo_is_a_host_or_an_address_in_brackets(load: Load, name: str) -> None:
+    assert load(f"[smtp]\nhelo_name = {name}\n").smtp.helo_name == name
+
+
+@pytest.mark.parametrize(
+    ("section", "user_agent"),
+    [
+        ("", f"md5light/{__version__}"),
+        ("[server]\nbase_url = https://a.org/\n", f"md5light/{__version__} (+https://a.org)"),
+        (
+            f"[server]\nbase_url = https://a.org\n[download]\nuser_agent = md5light/{__version__}",
+            f"md5light/{__version__} (+https://a.org)",
+        ),
+        ("[server]\nbase_url = https://a.org\n[download]\nuser_agent = curl", "curl"),
+    ],
+)
+def test_the_default_user_agent_tells_the_base_url(
+    load: Load, section: str, user_agent: str
+) -> None:
+    assert load(section).download.user_agent == user_agent
+
+
 @pytest.mark.parametrize(
     ("written", "value"), [("yes", True), ("ON", True), ("1", True), ("no", False), ("0", False)]
 )
@@ -206,7 +249,17 @@ def test_the_ends_of_a_range_belong_to_it(
             "http://example.org/?a",
             "must be a URL such as https://md5.example.org",
         ),
-        ("server", "trusted_proxy", "proxy.example.org", "must be an IP address"),
+        (
+            "server",
+            "trusted_proxy",
+            "10.0.0.1 proxy.example.org",
+            "must be networks such as 10.0.0.0/8 or fd00::/8; 'proxy.example.org' is not one",
+        ),
+        ("server", "host", "unix:http.sock", "must be unix: and an absolute path, such as"),
+        ("server", "host", "unix:", "must be unix: and an absolute path, such as"),
+        ("server", "host", "unix:/run/", "must be unix: and an absolute path, such as"),
+        ("server", "host", f"unix:/{'s' * 107}", "must be a path of at most 107 bytes"),
+        ("server", "base_url", "https://é.org", "must be a URL such as https://md5.example.org"),
         ("queue", "database", "", "must be a file or postgresql://…"),
         ("queue", "database", "mysql://db", "must be a file or postgresql://…"),
         (
@@ -275,7 +328,7 @@ def test_the_ends_of_a_range_belong_to_it(
         (
             "smtp",
             "sender",
-            "A <a@b.c>",
+            "A <a b@b.c>",
             "must be a plain mail address such as md5light@example.org",
         ),
         (
@@ -284,6 +337,17 @@ def test_the_ends_of_a_range_belong_to_it(
             "😀@example.org",
             "must be a plain mail address such as md5light@example.org",
         ),
+        ("smtp", "sender", "A <a@b.c> B", "must be a plain mail address such as"),
+        ("smtp", "sender", '"A"B" <a@b.c>', "must be a plain mail address such as"),
+        ("smtp", "sender", "A <b@c.d> <a@b.c>", "must be a plain mail address such as"),
+        ("smtp", "sender", "", "must be a plain mail address such as"),
+        ("smtp", "reply_to", "help", "must be a plain mail address such as"),
+        ("smtp", "helo_name", "mail example", "must be a host name in ASCII or an address in"),
+        ("smtp", "helo_name", "mail.", "must be a host name in ASCII or an address in brackets"),
+        ("smtp", "give_up_days", "-1", "must be a number from 0 to 365"),
+        ("download", "first_byte_timeout", "0", "must be a number from 0.001 to 3600"),
+        ("download", "min_bytes_per_second", "-1", "must be a whole number from 0 to 1000000000"),
+        ("smtp", "max_attempts", "10", "unknown key"),
         ("smtp", "username", "a\tb", "must be one line without control characters"),
         ("smtp", "maildir", "", "must be a path"),
         ("smtp", "local_domains", "maybe", "must be yes or no"),
@@ -506,10 +570,10 @@ def test_a_credential_that_is_not_there_is_no_error_but_one_that_can_not_be_read
 
 def test_what_is_shown_reads_the_same(load: Load) -> None:
     loaded = load(
-        "[server]\nhost = ::1\nbase_url = https://md5.example.org/\ntrusted_proxy = 10.0.0.1\n"
+        "[server]\nhost = ::1\nbase_url = https://md5.example.org/\ntrusted_proxy = 10.0.0.1 fd00::/8\n"
         "[queue]\nretry_seconds = 0.00001\nlease_seconds = 86399.7\nretention_days = 30\n"
         "[download]\nallow_networks = 10.0.0.0/8,fd00::/8\nallow_ports = 443 8000-8002\nuser_agent = 100% $me\n"
-        "[smtp]\nhost = mail.example.org\nlocal_domains = yes\nusername = ä\n[log]\nlevel = debug\nformat = json\n"
+        "[smtp]\nhost = mail.example.org\nsender = Müller, Ä <md5@example.org>\nlocal_domains = yes\nusername = ä\n[log]\nlevel = debug\nformat = json\n"
     )
     assert load(config.show(loaded)) == loaded
 
@@ -519,6 +583,8 @@ def test_what_is_shown_reads_the_same(load: Load) -> None:
     [
         ("127.0.0.1", 8080, "", "http://127.0.0.1:8080"),
         ("::1", 80, "", "http://[::1]:80"),
+        ("unix:/run/md5light.sock", 80, "", "http://localhost"),
+        ("unix:/run/md5light.sock", 80, "https://md5.example.org", "https://md5.example.org"),
         ("::1", 80, "https://md5.example.org/sums/", "https://md5.example.org/sums"),
     ],
 )

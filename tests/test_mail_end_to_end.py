@@ -139,9 +139,9 @@ def test_550_costs_one_attempt_and_no_result_and_no_other_mail(tmp_path: Path) -
         assert postbox.heard.count("RCPT") == 2
 
 
-def test_a_mail_is_given_up_after_max_attempts(tmp_path: Path) -> None:
+def test_a_mail_is_given_up_after_give_up_days(tmp_path: Path) -> None:
     with Origin() as origin, ScriptedPostbox(DATA=repeat("451 later")) as postbox:
-        with running(tmp_path, queue=AT_ONCE, smtp=smtp(postbox, max_attempts=2)) as service:
+        with running(tmp_path, queue=AT_ONCE, smtp=smtp(postbox, give_up_days=0.08)) as service:
             job_id = service.submit(origin.serve("/file", b"body"), email=ANN)
             wait_for_mail(service, job_id, "failed")
             assert service.result(job_id)["md5"] == md5(b"body")
@@ -172,7 +172,7 @@ def test_a_mail_that_can_not_be_made_stops_no_other(tmp_path: Path) -> None:
     with Origin() as origin, ScriptedPostbox(RCPT=["451 later"]) as postbox:
         slow = {"retry_seconds": 0.5}
         with running(
-            tmp_path, "--processes", "1", queue=slow, smtp=smtp(postbox, max_attempts=2)
+            tmp_path, "--processes", "1", queue=slow, smtp=smtp(postbox, give_up_days=0.08)
         ) as service:
             broken = service.submit(origin.serve("/file", b"body"), email=ANN)
             service.commands[-1].wait_for_line("event=mail_failed")

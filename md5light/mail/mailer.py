@@ -23,10 +23,11 @@ from email import policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 
-from md5light.config import PLAIN_ADDRESS, SmtpConfig
+from md5light.config import SmtpConfig
 from md5light.errors import Failure, PermanentFailure, Refused
 from md5light.mail.maildir import Maildir
 from md5light.mail.smtp import Smtp
+from md5light.mailbox import PLAIN_ADDRESS
 
 # --- addresses -------------------------------------------------------------------------------------------------
 

@@ -93,12 +93,12 @@ class Smtp:
         if self._smtp:
             with contextlib.suppress(OSError):
                 # RSET forgets a mail that was refused half-way.
-                if self._smtp.rset()[0] == self._smtp.mail(self._config.sender)[0] == 250:
+                if self._smtp.rset()[0] == self._smtp.mail(self._config.sender_address)[0] == 250:
                     return self._smtp
             self._drop()
         smtp = yield from self._open()
         yield "sender"
-        self._judge(smtp.mail(self._config.sender), "sender")
+        self._judge(smtp.mail(self._config.sender_address), "sender")
         return smtp
 
     def _open(self) -> Generator[str, None, smtplib.SMTP]:

@@ -76,7 +76,7 @@ class Outbox:
         return cls(
             database,
             lease_seconds=config.queue.lease_seconds,
-            max_attempts=config.smtp.max_attempts,
+            max_attempts=max(1, round(24 * config.smtp.give_up_days)),  # about one an hour
             retry_seconds=PATIENCE * config.queue.retry_seconds,
         )
 

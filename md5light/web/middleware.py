@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from md5light.config import Network
 from md5light.logs import Log, request_id
 from md5light.web.answers import ERRORS, error_body
 
@@ -30,20 +32,28 @@ SECURITY_HEADERS = {
 }
 
 
-def behind(proxy: str, app: WSGI) -> WSGI:
-    """Wrap `app` so that a request that comes through `proxy` has the address of its client.
+def behind(proxies: Sequence[Network], app: WSGI) -> WSGI:
+    """Wrap `app` so that a request that comes through one of `proxies` has the address of its client.
 
     That is the last entry of X-Forwarded-For, the proxy's own; what stands before it came with the request.
     """
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         named = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
-        if named and environ["REMOTE_ADDR"] == proxy:
+        if named and _is_in(environ["REMOTE_ADDR"], proxies):
             match = ADDRESS_AND_PORT.fullmatch(named)
             environ["REMOTE_ADDR"] = (match[1] or match[2]) if match else named
         return app(environ, start_response)
 
     return serve
+
+
+def _is_in(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # such as the peer of a Unix socket
+        return False
+    return any(parsed in network for network in networks)
 
 
 def observed(app: WSGI) -> WSGI:

@@ -1,0 +1,35 @@
+"""The configuration: its keys, how their values are read, and where they come from."""
+
+from md5light.config.keys import (
+    SECTIONS,
+    Config,
+    DownloadConfig,
+    LogConfig,
+    QueueConfig,
+    ServerConfig,
+    SmtpConfig,
+    WorkerConfig,
+)
+from md5light.config.reading import DEFAULT_FILE, find, load, reader
+from md5light.config.showing import MASK, show
+from md5light.config.values import Network, Ports, http_url
+
+__all__ = [
+    "DEFAULT_FILE",
+    "MASK",
+    "SECTIONS",
+    "Config",
+    "DownloadConfig",
+    "LogConfig",
+    "Network",
+    "Ports",
+    "QueueConfig",
+    "ServerConfig",
+    "SmtpConfig",
+    "WorkerConfig",
+    "find",
+    "http_url",
+    "load",
+    "reader",
+    "show",
+]
