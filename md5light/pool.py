@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkProcess
 
 from md5light.config import Config
+from md5light.download.guard import OwnAddresses
 from md5light.errors import DatabaseError
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
@@ -64,6 +65,7 @@ class Pool:
         open_database(
             config.queue.database, durable=False
         ).close()  # says now what is wrong with it
+        OwnAddresses()  # says now whether downloads could be judged
         self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         #: a worker writes a byte here when it begins to work
