@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import md5light.startup  # noqa: F401 - before the imports that take a while
+
+# isort: split
 import argparse
 import contextlib
 import dataclasses

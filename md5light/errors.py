@@ -4,12 +4,12 @@ Md5lightError
 ├── ConfigError            wrong configuration: a command exits with 78
 ├── DatabaseError          the database can't be opened: a command exits with 1
 │   └── DatabaseUnavailable    it can't be read or written now: /submit answers 503
-├── OwnAddressesUnknown    the guard can't tell which addresses are this machine's: a command exits with 1
 ├── NotDone                what a command was asked for failed or does not exist: it exits with 1
 ├── Refused                a submission that is not accepted: /submit answers 400, a command exits with 2
 ├── Stopped                a download was ended by the worker itself, not by what it met
 └── Failure                a download or a mail did not succeed
     ├── TemporaryFailure       worth another attempt
+    │   └── OutOfResources         this machine lacked something: no attempt of the job's
     └── PermanentFailure       never will
 """
 
@@ -30,10 +30,6 @@ class DatabaseError(Md5lightError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database was opened but does not answer or can't be written now; trying later may help."""
-
-
-class OwnAddressesUnknown(Md5lightError):
-    """The machine's own addresses can't be read, so none can be judged; the message is one line."""
 
 
 class NotDone(Md5lightError):
@@ -72,6 +68,13 @@ class TemporaryFailure(Failure):
     def __init__(self, code: str, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(code, message)
         self.retry_after = retry_after
+
+
+class OutOfResources(TemporaryFailure):
+    """This machine had no file descriptor, memory or thread; that says nothing about the job."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("connection_failed", message)
 
 
 class PermanentFailure(Failure):

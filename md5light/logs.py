@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import sys
+import threading
+import time
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TextIO
@@ -47,11 +49,51 @@ class Log:
 
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            # Logger.log would look for the caller's file and line besides, which no line of ours names.
+            # Logger.log would also look for the caller's file and line, which no line of ours names.
             record = self._logger.makeRecord(
                 self._logger.name, level, "", 0, event, (), None, extra={"fields": fields}
             )
             self._logger.handle(record)
+
+
+class Outage:
+    """Something that many threads use and that fails: a line at the beginning, a line at the end.
+
+    An outage is over with the first success `quiet_seconds` or more after the last failure, so that
+    one that some threads meet and others don't is still two lines. `fail` and `succeed` may be
+    called from any thread.
+    """
+
+    def __init__(self, log: Log, begin: str, end: str, *, quiet_seconds: float = 0) -> None:
+        """Write the events `begin` and `end` to `log`."""
+        self._log = log
+        self._begin, self._end = begin, end
+        self._quiet_seconds = quiet_seconds
+        self._changing = threading.Lock()
+        self._began_at: float | None = None
+        self._failed_at = 0.0
+
+    @property
+    def lasts(self) -> bool:
+        return self._began_at is not None
+
+    def fail(self, **fields: object) -> None:
+        """Note a failure; the first of an outage is logged with `fields`."""
+        with self._changing:
+            self._failed_at = time.monotonic()
+            if self._began_at is None:
+                self._began_at = self._failed_at
+                self._log.error(self._begin, **fields)
+
+    def succeed(self) -> None:
+        """Note a success."""
+        if self._began_at is None:  # the usual case needs no lock
+            return
+        with self._changing:
+            now = time.monotonic()
+            if self._began_at is not None and now - self._failed_at >= self._quiet_seconds:
+                self._log.info(self._end, seconds=now - self._began_at)
+                self._began_at = None
 
 
 class TextFormatter(logging.Formatter):
@@ -82,12 +124,13 @@ class _JournalFormatter(logging.Formatter):
 
 
 def setup(config: LogConfig, *, verbose: bool = False) -> None:
-    """Send the log to standard error in the configured form; `verbose` overrides the level with debug."""
+    """Send the log to standard error as configured; `verbose` overrides the level with debug."""
     formatter = JSONFormatter() if config.format == "json" else TextFormatter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter(formatter) if _is_journal(sys.stderr) else formatter)
-    # What no line of ours names need not be looked up for each (Python's logging HOWTO, "Optimization").
+    # No line of ours names these, so they need not be found out (logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.raiseExceptions = False  # a line that can't be written must not lead to ten others
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # of the libraries only what is worth a look
@@ -95,7 +138,10 @@ def setup(config: LogConfig, *, verbose: bool = False) -> None:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Tell whether systemd reads `stream`: it names the device and inode in $JOURNAL_STREAM (systemd.exec(5))."""
+    """Tell whether systemd's journal reads `stream`.
+
+    $JOURNAL_STREAM names its device and inode (systemd.exec(5)).
+    """
     named = os.environ.get("JOURNAL_STREAM")
     if not named:
         return False
@@ -107,9 +153,9 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+    created = datetime.fromtimestamp(record.created, timezone.utc)
     fields: dict[str, object] = {
-        "time": time.replace("+00:00", "Z"),
+        "time": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": record.levelname.lower(),
         "event": record.getMessage(),
     }

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import multiprocessing
 import os
+import resource
 import signal
 import socket
 import time
 import uuid
 from dataclasses import dataclass
-from multiprocessing.context import ForkProcess
+from typing import NoReturn
 
 from md5light.config import Config
-from md5light.download.guard import OwnAddresses
 from md5light.errors import DatabaseError
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
 from md5light.queue import listen, open_database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
+from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
-from md5light.worker import CUT_SHORT_SECONDS, Worker
+from md5light.worker import STOP_SECONDS, Worker
 
 log = Log(__name__)
 
@@ -34,10 +34,15 @@ HEALTHY_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0
 
 #: how long past its time a stopping worker is waited for before it is killed
-PATIENCE_SECONDS = CUT_SHORT_SECONDS + 5
+PATIENCE_SECONDS = STOP_SECONDS + 3
 
-#: how long it may take to kill the workers that are left then, and to give their claims back
+#: how long the workers that are killed then may take to end
 KILLING_SECONDS = 5.0
+
+#: file descriptors of a worker process, and of each of its downloads: its connection, those kept
+#: for the next downloads, look-ups of names, and the database's files
+DESCRIPTORS = 64
+DESCRIPTORS_PER_THREAD = 16
 
 STOP = {signal.SIGTERM, signal.SIGINT}
 
@@ -48,24 +53,50 @@ class _Child:
 
     number: int
     name: str = ""
-    process: ForkProcess | None = None
+    #: None: no process, or one that has ended
+    pid: int | None = None
+    exit_code: int = 0
     started_at: float = 0.0
     deaths_in_a_row: int = 0
+    #: when the next process is to be started; None: not at all, or there is one
     start_at: float | None = 0.0
+
+    def has_ended(self) -> bool:
+        """Tell whether its process has ended since this was asked last, and take its exit code."""
+        if self.pid is None:
+            return False
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.pid, self.exit_code = None, os.waitstatus_to_exitcode(status)
+        return self.pid is None
+
+    def send(self, number: signal.Signals) -> None:
+        if self.pid is not None:  # not reaped yet, so the id is no other process's
+            os.kill(self.pid, number)
+
+    def plan_start(self) -> None:
+        """Let the next process start at once, or after a pause when several died at their start."""
+        died_early = time.monotonic() - self.started_at < HEALTHY_SECONDS
+        self.deaths_in_a_row = self.deaths_in_a_row + 1 if died_early else 0
+        pause = 2.0 ** (self.deaths_in_a_row - 2) if self.deaths_in_a_row > 1 else 0.0
+        self.start_at = time.monotonic() + min(pause, LONGEST_PAUSE_SECONDS)
 
 
 class Pool:
     """`processes` workers over one database; holds no connection to it while it forks."""
 
     def __init__(self, config: Config, *, burst: bool = False) -> None:
+        """Get ready; raises DatabaseError when the database can't be used."""
         self._config = config
         self._burst = burst
+        self._signals = StopSignals(*STOP, on_hangup=_log_hangup)
+        self._signals.wake_at(signal.SIGCHLD)
         self._name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._children = [_Child(number) for number in range(1, config.worker.processes + 1)]
-        open_database(
-            config.queue.database, durable=False
-        ).close()  # says now what is wrong with it
-        OwnAddresses()  # says now whether downloads could be judged
+        database = open_database(config.queue.database, durable=False)
+        database.close()
+        log.info("database_opened", database=database.name)
+        _raise_descriptor_limit(DESCRIPTORS + DESCRIPTORS_PER_THREAD * config.worker.threads)
         self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         #: a worker writes a byte here when it begins to work
@@ -73,36 +104,35 @@ class Pool:
         self._begun = 0
 
     def run(self) -> bool:
-        """Work until told to stop, with `burst` until nothing is due; True when it ended in good order.
+        """Work until told to stop, with `burst` until nothing is due; True if it ends in order.
 
-        The first SIGTERM or SIGINT lets running downloads finish, a second one kills the workers at once, which
-        loses nothing.
+        The first SIGTERM or SIGINT lets running downloads finish, a second one kills the workers at
+        once, which loses nothing.
         """
-        signals = StopSignals(*STOP)
         log.info("pool_started", processes=len(self._children), threads=self._config.worker.threads)
         gc.collect()
         gc.freeze()  # the children share these pages for as long as no collection touches them
         watchdog = Watchdog()
-        while not signals.count and self._supervise():
+        while not self._signals.count and self._supervise():
             self._tell_when_ready()
             timeout = min(self._seconds_to_next_start(), watchdog.beat())
-            signals.wait(timeout, self._begun_read, *_sentinels(self._children))
-        in_order = self._stop(signals, watchdog)
+            self._signals.wait(timeout, self._begun_read)
+        in_order = self._stop(watchdog)
         self._listener.close()
         log.info("pool_stopped")
         return in_order
 
     def _supervise(self) -> bool:
-        """Bury the dead and start whoever is to be started; False when nobody is left to work."""
+        """Bury the dead and start what is to be started; False when there is nothing of both."""
         for child in self._children:
-            if child.process and not child.process.is_alive():
+            if child.has_ended():
                 self._bury(child)
             if child.start_at is not None and child.start_at <= time.monotonic():
                 self._start(child)
-        return any(child.process or child.start_at is not None for child in self._children)
+        return any(child.pid or child.start_at is not None for child in self._children)
 
     def _tell_when_ready(self) -> None:
-        """Tell the service manager that every place is filled by a worker that has opened its database."""
+        """Tell the service manager once every place has a worker that has opened its database."""
         with contextlib.suppress(BlockingIOError):
             self._begun += len(os.read(self._begun_read, 64))
             if self._begun >= len(self._children):
@@ -111,57 +141,60 @@ class Pool:
     def _start(self, child: _Child) -> None:
         child.name = f"{self._name}-{child.number}-{uuid.uuid4().hex[:4]}"
         child.started_at, child.start_at = time.monotonic(), None
-        child.process = multiprocessing.get_context("fork").Process(
-            target=self._work, args=[child.name]
-        )
         # A signal that comes before the child has handlers of its own must wait for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-        child.process.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+        try:
+            child.pid = os.fork()
+            if child.pid == 0:
+                self._live(child.name)
+        except OSError as error:  # too many processes, or too little memory
+            log.error("worker_not_started", worker=child.name, reason=error.strerror)
+            child.plan_start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
-    def _work(self, name: str) -> None:
-        """Be a worker: the whole life of a child."""
+    def _live(self, name: str) -> NoReturn:
+        """Be a worker: the whole life of a child, which runs no other code of the pool's."""
+        exit_code = 1
+        try:
+            exit_code = self._work(name)
+        except Exception:
+            log.exception("worker_broke", worker=name)
+        finally:
+            os._exit(exit_code)
+
+    def _work(self, name: str) -> int:
+        """Work to the end and return the exit code."""
         os.close(self._alive_write)
-        signals = StopSignals(
-            signal.SIGTERM
-        )  # a terminal's Ctrl-C reaches the children too; the pool passes it on
+        # A terminal's Ctrl-C and hang-up reach the children, too; the pool decides about them.
+        signals = StopSignals(signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
         try:
             worker = Worker(self._config, name, self._listener, burst=self._burst)
         except DatabaseError as error:
             log.error("worker_not_started", worker=name, reason=error)
-            raise SystemExit(1) from None
+            return 1
         os.write(self._begun_write, b"\0")
         log.debug("worker_started", worker=name, pid=os.getpid())
-        worker.run(signals, self._alive_read)
-        worker.close()
+        return 0 if worker.run(signals, self._alive_read) else 1
 
     def _bury(self, child: _Child) -> None:
         """Give a dead child's claims back at once, and decide when it is replaced."""
-        assert child.process is not None  # noqa: S101 - only who was started can be buried
-        code = child.process.exitcode
-        child.process.close()
-        child.process = None
-        if self._burst and code == 0:
+        if self._burst and child.exit_code == 0:
             return
         freed = self._free(child.name)
-        log.warning("worker_died", worker=child.name, exit=code, freed=freed)
-        lived = time.monotonic() - child.started_at
-        child.deaths_in_a_row = child.deaths_in_a_row + 1 if lived < HEALTHY_SECONDS else 0
-        pause = (
-            min(2.0 ** (child.deaths_in_a_row - 2), LONGEST_PAUSE_SECONDS)
-            if child.deaths_in_a_row > 1
-            else 0
-        )
-        child.start_at = time.monotonic() + pause
+        log.warning("worker_died", worker=child.name, exit=child.exit_code, freed=freed)
+        child.plan_start()
 
     def _free(self, name: str) -> int:
+        """Give back what a dead worker had claimed; returns how many jobs and mails that were."""
         try:
             database = open_database(self._config.queue.database, durable=False)
         except DatabaseError as error:  # its claims run out with their lease
             log.error("database_unavailable", reason=error)
             return 0
         try:
+            Totals(database).sign_off(name)
             mails = Outbox.configured(database, self._config).free(name)
             return mails + Queue.configured(database, self._config).free(name)
         except DatabaseError as error:
@@ -170,43 +203,49 @@ class Pool:
         finally:
             database.close()
 
-    def _stop(self, signals: StopSignals, watchdog: Watchdog) -> bool:
-        living = [child for child in self._children if child.process]
-        for child in living:
-            self._signal(child, signal.SIGTERM)
+    def _stop(self, watchdog: Watchdog) -> bool:
+        """End the workers; True when none had to be killed."""
+        for child in self._children:
+            child.send(signal.SIGTERM)
         patience = self._config.worker.shutdown_seconds + PATIENCE_SECONDS
         stopping(patience + KILLING_SECONDS)
-        deadline = time.monotonic() + patience
-        while living and signals.count < 2 and time.monotonic() < deadline:
-            timeout = max(0.0, min(deadline - time.monotonic(), watchdog.beat()))
-            signals.wait(timeout, *_sentinels(living))
-            living = [child for child in living if _is_alive(child)]
-        return self._end(living)
-
-    def _end(self, living: list[_Child]) -> bool:
-        """Kill whoever is still alive and give back what the dead had claimed; True when nobody had to be killed."""
-        for child in living:
-            self._signal(child, signal.SIGKILL)
+        in_order = self._wait_for_ends(patience, watchdog, hurried=True)
         for child in self._children:
-            if child.process:
-                child.process.join()
-                if child.process.exitcode:
-                    self._free(child.name)
-        return not living
+            child.send(signal.SIGKILL)
+        self._wait_for_ends(KILLING_SECONDS, watchdog, hurried=False)
+        return in_order
 
-    def _signal(self, child: _Child, number: signal.Signals) -> None:
-        if child.process and child.process.pid and child.process.is_alive():
-            os.kill(child.process.pid, number)
+    def _wait_for_ends(self, seconds: float, watchdog: Watchdog, *, hurried: bool) -> bool:
+        """Wait for all workers, and give back what those that died had claimed.
+
+        False when some are left after `seconds` or, if `hurried`, after a second stop signal.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            for child in self._children:
+                if child.has_ended() and child.exit_code:
+                    self._free(child.name)
+            left = deadline - time.monotonic()
+            if not any(child.pid for child in self._children):
+                return True
+            if left <= 0 or (hurried and self._signals.count > 1):
+                return False
+            self._signals.wait(max(0.0, min(left, watchdog.beat())))
 
     def _seconds_to_next_start(self) -> float:
         starts = [child.start_at for child in self._children if child.start_at is not None]
         return max(0.0, min(starts, default=math.inf) - time.monotonic())
 
 
-def _is_alive(child: _Child) -> bool:
-    return child.process is not None and child.process.is_alive()
+def _log_hangup() -> None:
+    log.warning("hangup_ignored", reason="restart to read the configuration")
 
 
-def _sentinels(children: list[_Child]) -> list[int]:
-    """Return what becomes readable when one of them ends; it stays so, so that no end is missed."""
-    return [child.process.sentinel for child in children if child.process]
+def _raise_descriptor_limit(needed: int) -> None:
+    """Let each process open as many files and connections as it needs, as far as the system does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        log.warning("few_descriptors", limit=hard, needed=needed)

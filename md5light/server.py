@@ -178,7 +178,7 @@ def serve(config: Config) -> bool:
 
     Raises DatabaseError and ListenError when it can't start.
     """
-    signals = StopSignals(*StopSignals.BOTH)
+    signals = StopSignals(*StopSignals.BOTH, on_hangup=_log_hangup)
     _stay_on_one_core()
     database = open_database(config.queue.database, durable=True)
     sockets = _passed() or _listen(config.server.host, config.server.port)
@@ -213,6 +213,10 @@ def serve(config: Config) -> bool:
         database.close()
     log.info("stopped")
     return in_order
+
+
+def _log_hangup() -> None:
+    log.warning("hangup_ignored", reason="restart to read the configuration")
 
 
 def _stay_on_one_core() -> None:

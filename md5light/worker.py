@@ -1,4 +1,4 @@
-"""One worker process: claim, do, say how it went. The only room where queue, download and mail meet."""
+"""One worker process: claim, do, say how it went. Here queue, download and mail meet."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import TypeVar
 
 from md5light.config import Config
 from md5light.download.downloader import Downloader, Transfer
-from md5light.errors import DatabaseUnavailable, Failure, Stopped, TemporaryFailure
+from md5light.errors import (
+    DatabaseUnavailable,
+    Failure,
+    OutOfResources,
+    Stopped,
+    TemporaryFailure,
+)
 from md5light.job import Hashed, Job, Mail
-from md5light.logs import Log
+from md5light.logs import Log, Outage
 from md5light.mail.mailer import Mailer, Report, compose
 from md5light.queue import open_database
 from md5light.queue.database import Listener
@@ -26,24 +33,50 @@ from md5light.signals import StopSignals
 log = Log(__name__)
 
 T = TypeVar("T")
+_Claim = tuple[str, "str | None"]
 
-#: seconds between two looks at the database while no bell rings: a ring may be lost, and retries don't ring
+#: seconds between two looks at the database while no bell rings: a ring may be lost, and retries
+#: don't ring
 POLL_SECONDS = 1.0
 
-#: seconds between two renewals of the leases, at most; a cancel is noticed no later
+#: seconds between two beats, at most: leases are renewed and cancels noticed at each
 BEAT_SECONDS = 1.0
 
-#: renewals in the time of a lease, at least
+#: beats in the time of a lease, at least
 BEATS_PER_LEASE = 3
 
-#: seconds between two looks for jobs to be removed; while there are any, some go at each beat
+#: the part of a lease after which, without a beat, leases may be about to end
+LATE_SHARE = 1 / 2
+
+#: seconds between two heartbeats, by which others know that this worker lives
+HEARTBEAT_SECONDS = 10.0
+
+#: seconds between two removals of old jobs; while there are any, some are removed at each beat
 PURGE_SECONDS = 60.0
 
-#: seconds between two signs of life
-SIGN_SECONDS = 10.0
+#: seconds from the start to the first removal: a machine without a battery for its clock has the
+#: wrong time until it has asked another, and all jobs would seem old
+PURGE_AFTER_SECONDS = 600.0
+
+#: seconds without a failure after which an outage of what many threads use is over
+QUIET_SECONDS = 3.0
+
+#: seconds that a slot pauses when this machine has no descriptor, memory or thread for a download
+SHORTAGE_SECONDS = 5.0
 
 #: seconds that a stopping worker waits for threads whose work it has just cut short
 CUT_SHORT_SECONDS = 10.0
+
+#: seconds that it then waits for the last beat
+LAST_BEAT_SECONDS = 2.0
+
+#: seconds past `shutdown_seconds` that a stop may take
+STOP_SECONDS = CUT_SHORT_SECONDS + LAST_BEAT_SECONDS
+
+#: codes of failures that say nothing about the mail: the next one would meet the same
+MAIL_SERVER_CODES = frozenset(
+    {"name_not_found", "connection_failed", "timed_out", "tls_failed", "login_failed", "not_kept"}
+)
 
 
 class _Running:
@@ -52,23 +85,42 @@ class _Running:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.transfer = Transfer()
-        self.since = time.monotonic()
+        self.since = _now()
+
+
+@dataclass
+class _Chore:
+    """Something to be done at a beat and again `seconds` later; at the next beat if it is True."""
+
+    work: Callable[[], object]
+    seconds: float = 0.0
+    due_at: float = 0.0
+
+    def do_if_due(self) -> None:
+        if _now() >= self.due_at:
+            pause = 0.0 if self.work() is True else self.seconds
+            self.due_at = _now() + pause
 
 
 class Worker:
     """Downloads in `threads` slots, mails beside them, and keeps the leases of both.
 
-    Made in the process that uses it: it opens its own database connections. `name` marks its claims; whoever knows
-    that this process has ended may free them by it.
+    Make it in the process that uses it: it opens its own database connections. `name` marks its
+    claims; when its process has ended they may be freed by it.
     """
 
     def __init__(
-        self, config: Config, name: str, listener: Listener, *, burst: bool = False
+        self,
+        config: Config,
+        name: str,
+        listener: Listener,
+        *,
+        burst: bool = False,
+        purge_after: float = PURGE_AFTER_SECONDS,
     ) -> None:
         self.name = name
         self._config = config
         self._burst = burst
-        self._beat_seconds = min(BEAT_SECONDS, config.queue.lease_seconds / BEATS_PER_LEASE)
         self._listener = listener
         self._database = open_database(config.queue.database, durable=False)
         self._queue = Queue.configured(self._database, config)
@@ -76,216 +128,55 @@ class Worker:
         self._totals = Totals(self._database)
         self._downloader = Downloader(config.download, connections=config.worker.threads)
         self._mailer = Mailer(config.smtp)
-        self._stopping = False
+        self._chores = self._list_chores(purge_after)
+        self._leases = _Leases(config.queue.lease_seconds)
+        self._database_outage = Outage(
+            log, "database_unavailable", "database_available", quiet_seconds=QUIET_SECONDS
+        )
+        self._shortage = Outage(
+            log, "out_of_resources", "resources_available", quiet_seconds=QUIET_SECONDS
+        )
+        self._mail_outage = Outage(log, "mail_failed", "mail_server_available")
+        self._stopping = threading.Event()
         self._cutting_short = False
         self._ended = threading.Event()
+        self._broken = threading.Event()
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
         #: slots and the mailer, as far as they have not ended
         self._at_work = 0
         self._counting = threading.Lock()
-        self._watch = threading.Lock()
-        self._running: dict[str, _Running] = {}
+        self._polling = threading.Lock()
+        #: by claim, not by job: this process may take a job again that it has lost
+        self._running: dict[_Claim, _Running] = {}
         self._mailing: Mail | None = None
         self._mail_owed = threading.Event()
 
-    def run(self, signals: StopSignals, pool_alive: int) -> None:
-        """Work until a signal, or the end of the pool's process, asks to stop; with `burst`, until nothing is due.
+    def run(self, signals: StopSignals, pool_alive: int) -> bool:
+        """Work until a stop signal or the end of the pool; with `burst`, until nothing is due.
 
-        `pool_alive` is a file descriptor that becomes readable when the pool's process ends. On a stop, running
-        work may end for `shutdown_seconds`; what is left then is cut short and given back.
+        `pool_alive` is a file descriptor that becomes readable when the pool's process ends. On a
+        stop, running work may end for `shutdown_seconds`; what is left then is cut short and given
+        back. An exception in any thread of the process stops it, too, without that time: False.
         """
-        beating = threading.Thread(target=self._beat_until_ended, daemon=True)
-        beating.start()
+        threading.excepthook = lambda _: self._break(signals)
+        chores = threading.Thread(target=self._do_chores, name="chores", daemon=True)
+        chores.start()
         working = [self._start(self._slot, signals) for _ in range(self._config.worker.threads)]
-        working.append(self._start(self._mail_until_ended, signals))
+        working.append(self._start(self._mail_until_stopped, signals))
         asked = False
-        while not asked and self._at_work:
+        while not asked and self._at_work and not self._broken.is_set():
             asked = signals.wait(None, pool_alive) or signals.count > 0
-        self._stopping = True
-        log.info("stopping", worker=self.name)
-        self._mail_owed.set()
-        os.write(self._stop_write, b"\0")
-        _join(working, self._config.worker.shutdown_seconds)
-        self._cut_short()
-        _join(working, CUT_SHORT_SECONDS)
+        self._stop(working)
         self._ended.set()
-        beating.join()
-        with self._outage_logged():
-            self._totals.sign_off(self.name)
+        chores.join(LAST_BEAT_SECONDS)
+        if not any(thread.is_alive() for thread in (chores, *working)):
+            self._close()
+        return not self._broken.is_set()
 
-    def close(self) -> None:
-        """Let go of connections and database; no thread may be working."""
-        self._downloader.close()
-        self._mailer.close()
-        self._database.close()
-        os.close(self._stop_read)
-        os.close(self._stop_write)
-
-    # --- jobs ----------------------------------------------------------------------------------------------
-
-    def _slot(self) -> None:
-        job = None
-        while job := job or self._await_job():
-            job = self._work(job)
-
-    def _await_job(self) -> Job | None:
-        """Return the next job, None when it is time to end. One idle slot keeps watch, the others wait behind it."""
-        with self._watch:
-            while not self._stopping:
-                with self._outage_logged():
-                    job = self._queue.claim(self.name)
-                    if job or self._burst:
-                        return job
-                self._listener.wait(POLL_SECONDS, self._stop_read)
-        return None
-
-    def _work(self, job: Job) -> Job | None:
-        """Download, store the outcome and return the next job, which is claimed in the same transaction."""
-        log.info("started", job=job.id, attempt=job.attempts, worker=self.name)
-        running = self._running[job.id] = _Running(job)
-        if self._cutting_short:
-            running.transfer.stop()
-        outcome = self._download(running)
-        if outcome is None:
-            released = self._persist(lambda: self._queue.release(job))
-            del self._running[job.id]
-            if released:
-                log.info("released", job=job.id)
-            else:
-                _log_lost(job)
-            return None
-        next_for = None if self._stopping else self.name
-        settled = self._persist(lambda: self._queue.settle(job, outcome, next_for=next_for))
-        del self._running[job.id]
-        if settled is None:
-            return None
-        status, following = settled
-        self._report(job, status, outcome, time.monotonic() - running.since)
-        return following
-
-    def _download(self, running: _Running) -> Hashed | Failure | None:
-        """Return how the download ended, None when it was stopped."""
-        try:
-            return self._downloader.download(running.job.url, running.transfer)
-        except Stopped:
-            return None
-        except Failure as failure:
-            return failure
-        except Exception:
-            log.exception("download_broke", job=running.job.id)
-            return TemporaryFailure("bad_response", "md5light could not make sense of the answer.")
-
-    def _report(self, job: Job, status: str, outcome: Hashed | Failure, seconds: float) -> None:
-        if status == "lost":
-            _log_lost(job)
-        elif isinstance(outcome, Hashed):
-            log.info(status, job=job.id, md5=outcome.md5, size=outcome.size, seconds=seconds)
-        else:
-            event = "retrying" if status == "queued" else status
-            log.info(
-                event, job=job.id, attempt=job.attempts, code=outcome.code, reason=outcome.message
-            )
-        if job.email and status in ("done", "failed"):
-            self._mail_owed.set()
-
-    # --- mails ---------------------------------------------------------------------------------------------
-
-    def mail_once(self) -> bool:
-        """Deliver one mail if any is due; tells whether there was one."""
-        mail = self._outbox.claim(self.name)
-        if mail:
-            self._mailing = mail
-            self._deliver(mail)
-            self._mailing = None
-        return mail is not None
-
-    def _mail_until_ended(self) -> None:
-        while not self._stopping:
-            self._mail_owed.clear()
-            worked = False
-            with self._outage_logged():
-                worked = self.mail_once()
-            if not worked:
-                self._mailer.close()
-                if (
-                    self._burst and self._at_work == 1
-                ):  # the slots have ended: nobody owes another mail
-                    return
-                self._mail_owed.wait(POLL_SECONDS)
-
-    def _deliver(self, mail: Mail) -> None:
-        try:
-            self._mailer.send(self._compose(mail), mail.recipient)
-        except Stopped:
-            self._persist(lambda: self._outbox.release(mail))
-        except Failure as failure:
-            self._undelivered(mail, failure)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours; in its own words there may be the address
-            problem = f"md5light could not send the mail: {type(error).__name__}."
-            self._undelivered(mail, TemporaryFailure("internal_error", problem))
-        else:
-            self._persist(lambda: self._outbox.sent(mail))
-            log.info("mailed", job=mail.job_id)
-
-    def _undelivered(self, mail: Mail, failure: Failure) -> None:
-        self._persist(lambda: self._outbox.failed(mail, failure))
-        log.warning(
-            "mail_failed",
-            job=mail.job_id,
-            attempt=mail.attempts,
-            code=failure.code,
-            reason=failure.message,
-        )
-
-    def _compose(self, mail: Mail) -> EmailMessage:
-        report = Report(
-            job_id=mail.job_id,
-            url=mail.url,
-            status=mail.status,
-            md5=mail.md5,
-            size=mail.size,
-            finished_at=mail.finished_at,
-            error_message=mail.error_message,
-            link=f"{self._config.server.public_url}/jobs/{mail.job_id}",
-        )
-        return compose(report, sender=self._config.smtp.sender_address, recipient=mail.recipient)
-
-    # --- leases and the end --------------------------------------------------------------------------------
-
-    def beat(self) -> None:
-        """Renew the leases of what has been running for a while, and stop the downloads that were taken away."""
-        long_ago = time.monotonic() - self._beat_seconds / 2
-        running = [entry for entry in list(self._running.values()) if entry.since < long_ago]
-        if running:
-            for job in self._queue.renew([_progress(entry) for entry in running]):
-                entry = self._running.get(job.id)
-                if entry and entry.job.token == job.token:
-                    entry.transfer.stop()
-        if mail := self._mailing:
-            self._outbox.renew(mail)
-
-    def _beat_until_ended(self) -> None:
-        purge_at = sign_at = 0.0
-        while not self._ended.wait(self._beat_seconds):
-            with self._outage_logged():
-                self.beat()
-                if time.monotonic() >= sign_at:
-                    self._totals.sign(self.name)
-                    self._queue.pull_in()
-                    sign_at = time.monotonic() + SIGN_SECONDS
-                if self._config.queue.retention_days and time.monotonic() >= purge_at:
-                    purged = self._queue.purge(self._config.queue.retention_days * 86400)
-                    purge_at = time.monotonic() + (0 if purged else PURGE_SECONDS)
-
-    def _cut_short(self) -> None:
-        """End what is still running; a download that begins after this ends at once."""
-        self._cutting_short = True
-        for running in list(self._running.values()):
-            running.transfer.stop()
-        self._mailer.stop()
+    # --- threads -----------------------------------------------------------------------------------
 
     def _start(self, work: Callable[[], None], signals: StopSignals) -> threading.Thread:
-        """Start a thread whose end is noticed by the mailer and by whoever waits for signals."""
+        """Start a thread whose end is noticed by the mailer and by the main thread."""
 
         def work_and_wake() -> None:
             try:
@@ -302,28 +193,313 @@ class Worker:
         thread.start()
         return thread
 
-    def _persist(self, write: Callable[[], T]) -> T | None:
-        """Write until it succeeds: work that was done is not thrown away because the database is out of reach.
+    def _break(self, signals: StopSignals) -> None:
+        """End the process after an exception that a thread did not expect.
 
-        Returns None when the worker has to end before that; the lease then runs out, and the work is done again.
+        Without that thread the process would go on in part, such as without renewing its leases.
+        """
+        try:
+            log.exception("thread_broke", worker=self.name, thread=threading.current_thread().name)
+        finally:
+            self._broken.set()
+            signals.wake()
+
+    def _stop(self, working: list[threading.Thread]) -> None:
+        """End all work, for which a process that is not broken has `shutdown_seconds`."""
+        log.info("stopping", worker=self.name)
+        self._stopping.set()
+        self._mail_owed.set()
+        os.write(self._stop_write, b"\0")
+        if not self._broken.is_set():
+            _join(working, self._config.worker.shutdown_seconds)
+        self._cutting_short = True  # a download that begins after this ends at once
+        for running in list(self._running.values()):
+            running.transfer.stop()
+        self._mailer.stop()
+        _join(working, CUT_SHORT_SECONDS)
+
+    def _close(self) -> None:
+        """Say good-bye and let go of connections and database; no thread is working any more."""
+        with self._watched():
+            self._totals.sign_off(self.name)
+        self._downloader.close()
+        self._mailer.close()
+        self._database.close()
+
+    # --- jobs --------------------------------------------------------------------------------------
+
+    def _slot(self) -> None:
+        job = None
+        while job := job or self._await_job():
+            job = self._work(job)
+
+    def _await_job(self) -> Job | None:
+        """Return the next job, None when it is time to end.
+
+        One idle slot polls, the others wait behind it.
+        """
+        with self._polling:
+            while not self._stopping.is_set():
+                with self._watched():
+                    if self._leases.are_kept():
+                        job = self._queue.claim(self.name)
+                        if job or self._burst:
+                            return job
+                self._listener.wait(POLL_SECONDS, self._stop_read)
+        return None
+
+    def _work(self, job: Job) -> Job | None:
+        """Download, store the outcome and return the next job, claimed in the same transaction."""
+        log.info("started", job=job.id, attempt=job.attempts, worker=self.name)
+        running = self._register(job)
+        try:
+            outcome = self._attempt(
+                lambda: self._downloader.download(job.url, running.transfer), "bad_response"
+            )
+            if outcome is None or isinstance(outcome, OutOfResources):
+                self._give_back(job)
+                self._note_shortage(outcome)
+                return None
+            goes_on = not self._stopping.is_set() and self._leases.are_kept()
+            next_for = self.name if goes_on else None
+            settled = self._persist(lambda: self._queue.settle(job, outcome, next_for=next_for))
+        finally:
+            del self._running[_claim(job)]
+        if settled is None:
+            return None
+        status, following = settled
+        self._shortage.succeed()
+        self._report(job, status, outcome, _now() - running.since)
+        return following
+
+    def _register(self, job: Job) -> _Running:
+        """Note that a job runs; an older claim of it, lost without our knowing, ends."""
+        for older in list(self._running.values()):
+            if older.job.id == job.id:
+                older.transfer.stop()
+        running = self._running[_claim(job)] = _Running(job)
+        if self._cutting_short:
+            running.transfer.stop()
+        return running
+
+    def _attempt(self, work: Callable[[], T], code: str) -> T | Failure | None:
+        """Return what `work` returns or how it failed, None when it was stopped.
+
+        An exception that nobody expected costs the one job or mail that met it. The log shows its
+        traceback's places, without its words: they may hold an address.
+        """
+        try:
+            return work()
+        except Stopped:
+            return None
+        except Failure as failure:
+            return failure
+        except Exception as error:  # noqa: BLE001 - the one catch-all
+            places = " ".join(_places(error))
+            log.error("attempt_broke", worker=self.name, error=type(error).__name__, at=places)
+            return TemporaryFailure(
+                code, f"md5light met an error of its own: {type(error).__name__}."
+            )
+
+    def _give_back(self, job: Job) -> None:
+        if self._persist(lambda: self._queue.release(job)):
+            log.info("released", job=job.id)
+        else:
+            _log_lost(job)
+
+    def _note_shortage(self, outcome: OutOfResources | None) -> None:
+        """Pause after a download for which this machine lacked something."""
+        if outcome:
+            self._shortage.fail(reason=outcome.message)
+            self._stopping.wait(SHORTAGE_SECONDS)
+
+    def _report(self, job: Job, status: str, outcome: Hashed | Failure, seconds: float) -> None:
+        if status == "lost":
+            _log_lost(job)
+        elif isinstance(outcome, Hashed):
+            log.info(status, job=job.id, md5=outcome.md5, size=outcome.size, seconds=seconds)
+        else:
+            event = "retrying" if status == "queued" else status
+            log.info(
+                event, job=job.id, attempt=job.attempts, code=outcome.code, reason=outcome.message
+            )
+        if job.email and status in ("done", "failed"):
+            self._mail_owed.set()
+
+    # --- mails -------------------------------------------------------------------------------------
+
+    def _mail_until_stopped(self) -> None:
+        while not self._stopping.is_set():
+            self._mail_owed.clear()
+            worked = False
+            with self._watched():
+                worked = self.mail_once()
+            if not worked:
+                self._mailer.close()
+                if self._burst and self._at_work == 1:  # no slot is left that could add a mail
+                    return
+                self._mail_owed.wait(POLL_SECONDS)
+
+    def mail_once(self) -> bool:
+        """Deliver one mail if any is due; tells whether there was one."""
+        mail = self._outbox.claim(self.name)
+        if mail:
+            self._mailing = mail
+            self._deliver(mail)
+            self._mailing = None
+        return mail is not None
+
+    def _deliver(self, mail: Mail) -> None:
+        failure = self._attempt(lambda: self._send(mail), "internal_error")
+        if failure is None:
+            self._persist(lambda: self._outbox.release(mail))
+        elif isinstance(failure, Failure):
+            self._persist(lambda: self._outbox.failed(mail, failure))
+            self._report_undelivered(mail, failure)
+        else:
+            self._persist(lambda: self._outbox.sent(mail))
+            self._mail_outage.succeed()
+            log.info("mailed", job=mail.job_id)
+
+    def _send(self, mail: Mail) -> bool:
+        self._mailer.send(self._compose(mail), mail.recipient)
+        return True
+
+    def _report_undelivered(self, mail: Mail, failure: Failure) -> None:
+        """Log a failure; of those that are the mail server's, the first of an outage."""
+        report = self._mail_outage.fail if failure.code in MAIL_SERVER_CODES else _log_mail_failed
+        report(job=mail.job_id, attempt=mail.attempts, code=failure.code, reason=failure.message)
+
+    def _compose(self, mail: Mail) -> EmailMessage:
+        report = Report(
+            job_id=mail.job_id,
+            url=mail.url,
+            status=mail.status,
+            md5=mail.md5,
+            size=mail.size,
+            finished_at=mail.finished_at,
+            error_message=mail.error_message,
+            link=f"{self._config.server.public_url}/jobs/{mail.job_id}",
+        )
+        return compose(report, sender=self._config.smtp.sender_address, recipient=mail.recipient)
+
+    # --- chores ------------------------------------------------------------------------------------
+
+    def _list_chores(self, purge_after: float) -> list[_Chore]:
+        """List what is done at each beat, the most urgent first."""
+        chores = [
+            _Chore(self._renew),
+            _Chore(self._look_for_the_end_of_an_outage),
+            _Chore(lambda: self._totals.sign(self.name), HEARTBEAT_SECONDS),
+            _Chore(self._queue.pull_in, HEARTBEAT_SECONDS),
+        ]
+        if self._config.queue.retention_days:
+            chores.append(_Chore(self._purge, PURGE_SECONDS, due_at=_now() + purge_after))
+        return chores
+
+    def _do_chores(self) -> None:
+        while True:
+            with self._watched():
+                for chore in self._chores:
+                    chore.do_if_due()
+            if self._ended.wait(self._leases.beat_seconds):
+                return
+
+    def _renew(self) -> None:
+        """Renew the leases of what has run for a while; stop the downloads that were taken away."""
+        long_ago = _now() - self._leases.beat_seconds / 2
+        running = [entry for entry in list(self._running.values()) if entry.since < long_ago]
+        if running:
+            for job in self._queue.renew([_progress(entry) for entry in running]):
+                if entry := self._running.get(_claim(job)):
+                    entry.transfer.stop()
+        if mail := self._mailing:
+            self._outbox.renew(mail)
+        self._leases.note_renewal()
+
+    def _look_for_the_end_of_an_outage(self) -> None:
+        if self._database_outage.lasts:
+            self._totals.sign(self.name)
+            self._database_outage.succeed()
+
+    def _purge(self) -> bool:
+        """Remove some old jobs; True when there may be more."""
+        return self._queue.purge(self._config.queue.retention_days * 86400) > 0
+
+    # --- the database ------------------------------------------------------------------------------
+
+    def _persist(self, write: Callable[[], T]) -> T | None:
+        """Write until it succeeds: an outage of the database must not throw away what was done.
+
+        Returns None when the worker has to end before; the lease then runs out, and the work is
+        done again.
         """
         while True:
-            with self._outage_logged():
+            with self._watched():
                 return write()
             if self._ended.wait(POLL_SECONDS):
                 return None
 
     @contextlib.contextmanager
-    def _outage_logged(self) -> Iterator[None]:
+    def _watched(self) -> Iterator[None]:
+        """Leave the block when the database is out of reach, which is logged once."""
         try:
             yield
         except DatabaseUnavailable as error:
-            log.error("database_unavailable", reason=error)
+            self._database_outage.fail(reason=error)
+
+
+class _Leases:
+    """Tells whether the leases of this process and of its siblings are kept.
+
+    After a time without a beat (the machine slept, the processes were stopped, the database was
+    away) leases have run out that their holders are about to renew. A claim would take the jobs
+    away from them, at the price of an attempt. So nothing is claimed before this process has
+    renewed its leases, and had its siblings the time to do the same.
+    """
+
+    def __init__(self, lease_seconds: float) -> None:
+        self.beat_seconds = min(BEAT_SECONDS, lease_seconds / BEATS_PER_LEASE)
+        self._late_seconds = lease_seconds * LATE_SHARE
+        self._renewed_at = _now()
+        self._kept_from = 0.0
+
+    def note_renewal(self) -> None:
+        if self._is_late():
+            self._kept_from = _now() + self.beat_seconds
+        self._renewed_at = _now()
+
+    def are_kept(self) -> bool:
+        return not self._is_late() and _now() >= self._kept_from
+
+    def _is_late(self) -> bool:
+        return _now() - self._renewed_at > self._late_seconds
+
+
+def _now() -> float:
+    """Tell the time since the machine's start; unlike time.monotonic() that counts its sleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _places(error: BaseException) -> Iterator[str]:
+    """Name the places of a traceback, the innermost last."""
+    trace = error.__traceback__
+    while trace:
+        yield f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+
+
+def _claim(job: Job) -> _Claim:
+    return job.id, job.token
 
 
 def _log_lost(job: Job) -> None:
-    """Tell that a claim ended meanwhile: the job was canceled, or another worker has it. That is no change of it."""
+    """Log that a claim has ended: the job was canceled, or another worker has it."""
     log.debug("lost", job=job.id)
+
+
+def _log_mail_failed(**fields: object) -> None:
+    log.warning("mail_failed", **fields)
 
 
 def _progress(entry: _Running) -> Progress:

@@ -1,4 +1,4 @@
-"""Another process, to be had for a test: a Python script that talks in lines.
+"""Another process for a test: a Python script that talks in lines.
 
     with Child("print('ready'); input(); print('bye')") as child:
         assert child.line() == "ready"
@@ -6,7 +6,8 @@
         assert child.line() == "bye"
         assert child.end() == 0
 
-The script finds the arguments after it in `sys.argv`. Whoever is not at its end when the test leaves is killed.
+The script finds the arguments after it in `sys.argv`. What still runs when the test leaves is
+killed.
 """
 
 from __future__ import annotations
@@ -15,16 +16,28 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
 
+#: what a command line begins with to be process 1 of a PID namespace (unshare(1))
+AS_PID_1 = ["unshare", *["--user"] * (os.getuid() != 0), "--pid", "--fork", "--kill-child"]
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of a process's living children (proc(5))."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
+
+
 class Child:
-    def __init__(self, script: str, *arguments: object) -> None:
+    def __init__(self, script: str, *arguments: object, enter: Sequence[str] = ()) -> None:
+        """Start `script`; `enter` is a program that runs another, with its arguments."""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
+            [*enter, sys.executable, "-c", script, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

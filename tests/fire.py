@@ -60,7 +60,6 @@ class Fire:
             "host": self._postbox.host,
             "port": self._postbox.port,
             "sender": "md5@example.org",
-            "max_attempts": 1000,
         }
         self.service = self._exits.enter_context(Service(self._folder, smtp=smtp, **SETTINGS))
         self._server, self._pool = self.service.start_server(), self.service.start_pool()

@@ -6,7 +6,7 @@
         job_id = service.submit(origin.url("/file"))
         assert service.result(job_id)["md5"] == "…"
 
-Whatever still runs at the end is killed, by its process id.
+What still runs at the end is killed, by its process id.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from tests.network import Host
+from tests.child import children
 from tests.waiting import wait_until
 
 ENDED = ("done", "failed")
@@ -43,14 +43,14 @@ class Command:
     """One of the commands, running; its log can be read while it runs."""
 
     def __init__(
-        self, log: Path, function: str, *arguments: str, cwd: Path, host: Host | None = None
+        self, log: Path, function: str, *arguments: str, cwd: Path, enter: Sequence[str] = ()
     ) -> None:
         self.log = log
         program = f"from md5light.cli import {function}; {function}()"
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
-                [*(host.enter if host else []), sys.executable, "-c", program, *arguments],
+                [*enter, sys.executable, "-c", program, *arguments],
                 stderr=stderr,
                 cwd=cwd,
                 env=environment,
@@ -80,14 +80,12 @@ class Command:
         return self.process.wait(timeout)
 
     def children(self) -> list[int]:
-        """Return the ids of the command's living child processes (proc(5))."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(child) for child in children.read_text().split()] if children.exists() else []
+        return children(self.process.pid)
 
     def kill(self) -> None:
         """End the command and its children, if any are left, without any order."""
-        children = self.children() if self.process.poll() is None else []
-        for pid in [self.process.pid] * (self.process.poll() is None) + children:
+        running = self.process.poll() is None  # else its id may be another's by now
+        for pid in [self.process.pid, *self.children()] if running else []:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
@@ -96,8 +94,8 @@ class Command:
 class Service:
     """A server and pools over one database in `folder`."""
 
-    #: where its commands run, if not on this machine
-    host: Host | None = None
+    #: what its command lines begin with: a program that runs another in some place, or as somebody
+    enter: Sequence[str] = ()
 
     def __init__(self, folder: Path, **settings: Mapping[str, object]) -> None:
         self.folder = folder
@@ -126,7 +124,13 @@ class Service:
     def start(self, function: str, *arguments: str) -> Command:
         log = self.folder / f"{function}-{len(self.commands)}.log"
         command = Command(
-            log, function, "--config", str(self.config), *arguments, cwd=self.folder, host=self.host
+            log,
+            function,
+            "--config",
+            str(self.config),
+            *arguments,
+            cwd=self.folder,
+            enter=self.enter,
         )
         self.commands.append(command)
         return command

@@ -12,8 +12,9 @@ import pytest
 
 from md5light import logs
 from md5light.config import LogConfig
-from md5light.logs import Log
+from md5light.logs import Log, Outage
 from tests.child import Child
+from tests.waiting import wait_until
 
 log = Log("md5light.tests")
 
@@ -204,3 +205,85 @@ logs.Log("md5light").info("submitted", url="http://exämple.com/€")
 """
     with Child(script) as child:
         assert json.loads(child.line())["url"] == "http://exämple.com/€"
+
+
+def events(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return re.findall(r"event=(.*)", capsys.readouterr().err)
+
+
+def test_an_outage_is_two_lines_however_often_it_is_met(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.setup(LogConfig())
+    outage = Outage(log, "gone", "back")
+    outage.succeed()
+    for number in range(5):
+        outage.fail(reason=number)
+    assert outage.lasts
+    assert events(capsys) == ["gone reason=0"]
+    for _ in range(5):
+        outage.succeed()
+    assert not outage.lasts
+    assert [line.split("=")[0] for line in events(capsys)] == ["back seconds"]
+    outage.fail(reason=5)
+    assert events(capsys) == ["gone reason=5"]
+
+
+def test_an_outage_that_some_meet_and_others_do_not_is_two_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.setup(LogConfig())
+    outage = Outage(log, "gone", "back", quiet_seconds=0.2)
+    for _ in range(10):
+        outage.fail()
+        outage.succeed()
+    assert events(capsys) == ["gone"]
+
+    def is_over() -> bool:
+        outage.succeed()
+        return not outage.lasts
+
+    wait_until(is_over)
+    assert len(events(capsys)) == 1
+
+
+LOGGING = """
+import md5light.startup, sys
+from md5light import logs
+from md5light.config import LogConfig
+logs.setup(LogConfig())
+for number in range(3):
+    logs.Log("md5light").info("happened", text="x" * 10_000)
+    print("complaint", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("stderr", ["full disk", "reader that died", "closed"])
+def test_what_cannot_be_logged_stops_nothing(stderr: str) -> None:
+    redirections = {
+        "full disk": "2>/dev/full",
+        "reader that died": "2> >(:)",
+        "closed": "2>&-",
+    }
+    shell = f'exec "$@" {redirections[stderr]}'
+    with Child(LOGGING, enter=["bash", "-c", shell, "bash"]) as child:
+        assert child.end() == 7
+        assert child.line() == ""
+
+
+def test_nothing_is_written_into_a_file_that_got_the_number_of_a_closed_stream(
+    tmp_path: Path,
+) -> None:
+    script = """
+import md5light.startup, sys
+data = open(sys.argv[1], "w")
+print("to nobody", file=sys.stderr)
+print("to nobody")
+print(sys.stdin.read(), end="", file=data)
+"""
+    with Child(
+        script, tmp_path / "data", enter=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    ) as child:
+        assert child.end() == 0
+    assert (tmp_path / "data").read_text() == ""

@@ -102,7 +102,7 @@ class Machines:
             service = stack.enter_context(
                 Service(folder / host.address, queue=queue, server=server, **SETTINGS)
             )
-            service.host = host
+            service.enter = host.enter
             self._services.append(service)
         for service in self._services[:2]:
             service.start_server()

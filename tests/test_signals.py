@@ -1,12 +1,13 @@
-"""SIGTERM and SIGINT, sent to processes that count them."""
+"""Signals, sent to real processes."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
-from tests.child import Child
+from tests.child import AS_PID_1, Child, children
 
 COUNTING = """
 from md5light.signals import StopSignals
@@ -40,6 +41,38 @@ while not signals.count:
     data = sum(range(10000))
 os.write(write, b"whole")
 print(os.read(read, 5).decode(), signals.wait(60))
+"""
+
+HANGING_UP = """
+from md5light.signals import StopSignals
+signals = StopSignals(*StopSignals.BOTH, on_hangup=lambda: print("hangup", flush=True))
+print("ready")
+while not signals.count:
+    signals.wait(None)
+"""
+
+IGNORING_HANGUPS = """
+from md5light.signals import StopSignals
+signals = StopSignals(*StopSignals.BOTH)
+print("ready")
+while not signals.count:
+    signals.wait(None)
+"""
+
+WAKING_AT_THE_END_OF_A_CHILD = """
+import os, signal
+from md5light.signals import StopSignals
+signals = StopSignals()
+signals.wake_at(signal.SIGCHLD)
+if os.fork() == 0:
+    os._exit(0)
+print(signals.wait(60), os.wait()[1])
+"""
+
+STARTING = """
+import md5light.startup
+print("ready")
+input()
 """
 
 TAKEN_BY_ANOTHER_THREAD = """
@@ -131,3 +164,45 @@ def test_more_wakes_than_a_pipe_holds_do_no_harm() -> None:
     with Child(FLOODED) as child:
         assert child.line() == "1 False"
         assert child.end() == 0
+
+
+def test_each_hangup_is_a_call_and_ends_nothing() -> None:
+    with Child(HANGING_UP) as child:
+        assert child.line() == "ready"
+        for _ in range(2):
+            child.signal(signal.SIGHUP)
+            assert child.line() == "hangup"
+        child.signal(signal.SIGTERM)
+        assert child.end() == 0
+
+
+def test_a_hangup_that_nobody_asks_for_does_nothing() -> None:
+    with Child(IGNORING_HANGUPS) as child:
+        assert child.line() == "ready"
+        child.signal(signal.SIGHUP)
+        child.signal(signal.SIGTERM)
+        assert child.end() == 0
+
+
+def test_the_end_of_a_child_ends_a_wait() -> None:
+    with Child(WAKING_AT_THE_END_OF_A_CHILD) as child:
+        assert child.line() == "False 0"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_starting_ends_at_a_signal_without_a_word(
+    number: signal.Signals,
+) -> None:
+    with Child(STARTING) as child:
+        assert child.line() == "ready"
+        child.signal(number)
+        assert child.end() in (128 + number, -number)
+        assert child.line() == ""
+
+
+def test_a_starting_command_that_is_pid_1_ends_at_a_signal() -> None:
+    with Child(STARTING, enter=AS_PID_1) as child:
+        assert child.line() == "ready"
+        (first,) = children(child.process.pid)
+        os.kill(first, signal.SIGTERM)
+        assert child.end() == 128 + signal.SIGTERM

@@ -14,7 +14,6 @@ from decimal import Decimal
 from pathlib import Path
 
 from md5light import mailbox
-from md5light.config import database_url
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -171,12 +170,7 @@ def sender_or_nothing(value: str) -> str:
 
 
 def database(value: str) -> str:
-    """Read the path of a file or the URL of a PostgreSQL database."""
-    if database_url.SCHEME.match(value):
-        return database_url.checked(text(value))
-    if database_url.is_connection_string(value):
-        raise ValueError("must be written as a URL: postgresql://USER@HOST/NAME")
-    if not text(value) or "://" in value:
+    if not text(value) or ("://" in value and not value.startswith("postgresql://")):
         raise ValueError("must be a file or postgresql://…")
     return value
 
@@ -207,7 +201,7 @@ def written(value: object) -> str:
 
 def absolute(value: str, folder: Path) -> str:
     """Start a relative path at `folder`; ValueError when `~` names nobody's home folder."""
-    if not value or value.startswith(database_url.PREFIX):
+    if not value or value.startswith("postgresql://"):
         return value
     try:
         return str(folder.absolute() / Path(value).expanduser())
