@@ -27,10 +27,11 @@ class Deadlines:
         """Call `end` from another thread, once or more, at the deadline, but never after the block."""
         key = object()
         with self._changed:
-            self._ends[key] = time.monotonic() + self._seconds, end
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                thread.start()
+                self._thread = thread  # only now: after a failed start, the next watch tries again
+            self._ends[key] = time.monotonic() + self._seconds, end
         try:
             yield
         finally:

@@ -4,6 +4,7 @@ Md5lightError
 ├── ConfigError            wrong configuration: a command exits with 78
 ├── DatabaseError          the database can't be opened: a command exits with 1
 │   └── DatabaseUnavailable    it can't be read or written now: /submit answers 503
+├── OwnAddressesUnknown    the guard can't tell which addresses are this machine's: a command exits with 1
 ├── NotDone                what a command was asked for failed or does not exist: it exits with 1
 ├── Refused                a submission that is not accepted: /submit answers 400, a command exits with 2
 ├── Stopped                a download was ended by the worker itself, not by what it met
@@ -30,6 +31,10 @@ class DatabaseError(Md5lightError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database was opened but does not answer or can't be written now; trying later may help."""
+
+
+class OwnAddressesUnknown(Md5lightError):
+    """The machine's own addresses can't be read, so none can be judged; the message is one line."""
 
 
 class NotDone(Md5lightError):

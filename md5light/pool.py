@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from md5light.config import Config
+from md5light.download.guard import OwnAddresses
 from md5light.errors import DatabaseError
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
@@ -96,6 +97,7 @@ class Pool:
         database = open_database(config.queue.database, durable=False)
         database.close()
         log.info("database_opened", database=database.name)
+        OwnAddresses()  # says now whether downloads could be judged
         _raise_descriptor_limit(DESCRIPTORS + DESCRIPTORS_PER_THREAD * config.worker.threads)
         self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)

@@ -485,8 +485,9 @@ def test_an_error_tells_no_password(load: Load, text: str) -> None:
     [
         "[smtp]\npassword = hunter2\n",
         "[queue]\ndatabase = postgresql://md5:hunter2@db/md5\n",
-        "[queue]\ndatabase = postgresql://md5:/hunter2@db/md5\n",
+        "[queue]\ndatabase = postgresql://md5:%2Fhunter2@db/md5\n",
         "[queue]\ndatabase = postgresql:///md5?user=md5&password=hunter2&sslmode=require\n",
+        "[queue]\ndatabase = postgresql:///md5?sslpassword=hunter2&oauth_client_secret=hunter2\n",
     ],
 )
 def test_a_shown_configuration_tells_no_password(load: Load, text: str) -> None:
@@ -563,6 +564,233 @@ def test_a_credential_that_is_not_there_is_no_error_but_one_that_can_not_be_read
     assert error_of(load) == (
         f"environment: [smtp] password_file = {tmp_path}/smtp-password: can't be read: Is a directory"
     )
+
+
+# --- the environment -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def load_with(tmp_path: Path) -> Callable[..., Config]:
+    """Loads a configuration from its text and the environment."""
+
+    def load_with(text: str, **environ: str) -> Config:
+        file = tmp_path / "config.ini"
+        file.write_text(text, encoding="utf-8")
+        return config.load(str(file), environ)
+
+    return load_with
+
+
+def test_a_variable_beats_the_file(load_with: Callable[..., Config]) -> None:
+    text = "[server]\nport = 1001\nthreads = 3\n"
+    loaded = load_with(text, MD5LIGHT_SERVER_PORT="1002", MD5LIGHT_DOWNLOAD_MAX_BYTES=" 5\n")
+    assert (loaded.server.port, loaded.server.threads, loaded.download.max_bytes) == (1002, 3, 5)
+
+
+def test_every_key_has_a_variable_and_a_file(tmp_path: Path) -> None:
+    written = config.show(Config()).replace("\n\n", "\n").splitlines()[1:]
+    section = ""
+    for number, line in enumerate(written):
+        if line.startswith("["):
+            section = line.strip("[]")
+            continue
+        key, _, value = line.partition(" =")
+        name = f"MD5LIGHT_{section}_{key}".upper()
+        direct = config.load(None, {name: value}, tmp_path / "none.ini")
+        assert direct.sources == {(section, key): name}
+        file = tmp_path / f"{number}"
+        file.write_text(f"{value}\n")
+        named = config.load(None, {f"{name}_FILE": str(file)}, tmp_path / "none.ini")
+        source = "PASSWORD_FILE" if key == "password" else f"{key}_FILE".upper()
+        assert set(named.sources.values()) >= {f"MD5LIGHT_{section.upper()}_{source}"}
+        assert (named, direct) == (Config(), Config()) or key == "password"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("MD5LIGHT_SERVER_PORT", "http", "[server] port = http: must be a whole number from 0"),
+        ("MD5LIGHT_SERVER_PORT", "", "[server] port = : must be a whole number from 0 to 65535"),
+        ("MD5LIGHT_SERVER_PORT", "80\n81", "[server] port = 80 81: must be a whole number"),
+        ("MD5LIGHT_SMTP_USERNAME", "a\nb", "[smtp] username = a b: must be one line without"),
+        ("MD5LIGHT_SMTP_USERNAME", "a\udcffb", "is not UTF-8 text"),
+        ("MD5LIGHT_SMTP_CA_FILE", "/none", "[smtp] ca_file = /none: can't be read: No such file"),
+        ("MD5LIGHT_SMTP_PASSWORD_FILE", "/none", "[smtp] password_file = /none: can't be read"),
+        ("MD5LIGHT_SERVER_PORT_FILE", "/none", "/none: can't be read: No such file or directory"),
+        ("MD5LIGHT_SERVER_PORT_FILE", "", ": can't be read: Is a directory"),
+        ("MD5LIGHT_SERVER_PROT", "1", "unknown variable; perhaps MD5LIGHT_SERVER_PORT is meant"),
+        ("MD5LIGHT_SMTP_PASWORD", "hunter2", "unknown variable; perhaps MD5LIGHT_SMTP_PASSWORD"),
+        ("MD5LIGHT_server_port", "1", "unknown variable"),
+        ("MD5LIGHT_", "1", "unknown variable"),
+        ("MD5LIGHT_CONFIG_FILE", "1", "unknown variable"),
+        ("MD5LIGHT_QUEUE_DATABASE_FILE", "postgresql://md5:hunter2@db/md5", "postgresql://****"),
+    ],
+)
+def test_a_wrong_variable_is_told_with_its_name(
+    load_with: Callable[..., Config], name: str, value: str, problem: str
+) -> None:
+    message = error_of(lambda: load_with("", **{name: value}))
+    assert message.startswith(f"{name}: {problem}")
+    assert "hunter2" not in message
+
+
+def test_a_file_that_a_variable_names_is_read_as_strictly(
+    load_with: Callable[..., Config], tmp_path: Path
+) -> None:
+    file = tmp_path / "value"
+    for content, problem in {
+        b"http\n": "MD5LIGHT_SERVER_PORT_FILE: [server] port = http: must be a whole number",
+        b"\xff\xfe": f"MD5LIGHT_SERVER_PORT_FILE: {file}: is not UTF-8 text",
+        b"": "MD5LIGHT_SERVER_PORT_FILE: [server] port = : must be a whole number",
+    }.items():
+        file.write_bytes(content)
+        message = error_of(partial(load_with, "", MD5LIGHT_SERVER_PORT_FILE=str(file)))
+        assert message.startswith(problem)
+    file.write_bytes(b"\xef\xbb\xbf81\r\n")
+    assert load_with("", MD5LIGHT_SERVER_PORT_FILE=str(file)).server.port == 81
+
+
+@pytest.mark.parametrize("key", ["SERVER_PORT", "SMTP_PASSWORD_FILE", "QUEUE_DATABASE"])
+def test_one_key_is_set_in_one_form(
+    load_with: Callable[..., Config], tmp_path: Path, key: str
+) -> None:
+    names = (f"MD5LIGHT_{key}", f"MD5LIGHT_{key}_FILE")
+    (tmp_path / "value").write_text("80")
+    environ = dict.fromkeys(names, str(tmp_path / "value"))
+    message = error_of(lambda: load_with("", **environ))
+    assert message == f"{names[1]}: {names[0]} is set, too; keep one of them"
+
+
+def test_the_names_of_the_file_and_of_the_clients_server_are_no_keys(
+    load_with: Callable[..., Config],
+) -> None:
+    environ = {"MD5LIGHT_CONFIG": "x", "MD5LIGHT_SERVER": "http://localhost", "HOME": "/"}
+    assert load_with("", **environ).server == Config().server
+
+
+def test_a_password_in_the_environment_beats_both_forms_in_the_file(
+    load_with: Callable[..., Config], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("from a file\n")
+    file = str(tmp_path / "secret")
+    for text in ("password = in the file", "password_file = none"):
+        section = f"[smtp]\n{text}\n"
+        assert load_with(section, MD5LIGHT_SMTP_PASSWORD="given").smtp.password == "given"
+        loaded = load_with(section, MD5LIGHT_SMTP_PASSWORD_FILE=file)
+        assert (loaded.smtp.password, loaded.smtp.password_file) == ("from a file", file)
+    environ = {"MD5LIGHT_SMTP_PASSWORD": "given", "MD5LIGHT_SMTP_PASSWORD_FILE": file}
+    message = error_of(lambda: load_with("", **environ))
+    assert message.endswith("password is set too; keep one of them")
+
+
+def test_a_path_in_the_environment_starts_at_the_working_directory(
+    load_with: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = load_with("[smtp]\nmaildir = mails\n", MD5LIGHT_QUEUE_DATABASE="jobs")
+    assert loaded.queue.database == f"{tmp_path}/elsewhere/jobs"
+    assert loaded.smtp.maildir == f"{tmp_path}/mails"
+
+
+def test_show_tells_where_a_value_stands(load_with: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    shown = config.show(
+        load_with(
+            "[server]\nport = 81\n[smtp]\npassword_file = secret\n",
+            MD5LIGHT_SERVER_THREADS="2",
+        )
+    )
+    assert f"\n# from {tmp_path}/config.ini\nport = 81\n" in shown
+    assert "\n# from MD5LIGHT_SERVER_THREADS\nthreads = 2\n" in shown
+    assert f"\n# from {tmp_path}/secret\npassword = ********\n" in shown
+    assert "\nbase_url =\n" in shown
+    assert shown.count("# from ") == 4
+
+
+# --- the URL of a database -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://",
+        "postgresql:///md5",
+        "postgresql://db",
+        "postgresql://md5@db/md5",
+        "postgresql://md5:secret@db:5432/md5",
+        "postgresql://md5:se:cr+et@db/md5",
+        "postgresql://md5:%25%23%2F%40%C3%A4@db/md5",
+        "postgresql://md5:pässwörd@db/md5",
+        "postgresql://[::1]:5432,db2,[fe80::1]/md5",
+        "postgresql://one:1,two:2/md5?target_session_attrs=read-write",
+        "postgresql://%2Frun%2Fpostgresql/md5",
+        "postgresql:///md5?host=/run/postgresql&user=md5&passfile=/etc/pgpass&ssl=true",
+        "postgresql://db/md5?options=-csearch_path%3Dmd5light",
+        "postgresql://db/md5?",
+    ],
+)
+def test_the_url_of_a_database_is_kept(load: Load, url: str) -> None:
+    assert load(f"[queue]\ndatabase = {url}\n").queue.database == url
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "PostgreSQL", "POSTGRES", "postgresql"])
+def test_the_schemes_of_postgresql(load: Load, scheme: str) -> None:
+    loaded = load(f"[queue]\ndatabase = {scheme}://db/md5\n")
+    assert loaded.queue.database == "postgresql://db/md5"
+
+
+ENCODE = "is not a URL that PostgreSQL takes; percent-encode what is special in a password"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("postgresql://u:hunter2%zz@h/db", ENCODE),
+        ("postgresql://u:hunter2%@h/db", ENCODE),
+        ("postgresql://u:hunter2%00@h/db", ENCODE),
+        ("postgresql://u:hunter2%ff@h/db", ENCODE),
+        ("postgresql://u:hunter2%zz@h/db?sslmode=require", ENCODE),
+        ("postgres://u:hunter2#w@h/db", ENCODE),
+        ("postgresql://u:hun#ter2@h/db", ENCODE),
+        ("postgresql://u:hunter2@h/db#hunter2", ENCODE),
+        ("postgresql://u:hunter2/w@h/db", ENCODE),
+        ("postgresql://u:12/hunter2@h/db", ENCODE),
+        ("postgresql://u:hunter2?w@h/db", ENCODE),
+        ("postgresql://u:1?hunter2@h/db", ENCODE),
+        ("postgresql://u:1?hunter=w@h/db", "has a parameter that PostgreSQL does not know"),
+        ("postgresql://u:hunter2@w@h/db", ENCODE),
+        ("postgresql://u:hunter2@ss#w/rd@h/db", ENCODE),
+        ("postgresql://u:hunter2 w@h/db", ENCODE),
+        ("postgresql://u:hunter2/db", ENCODE),
+        ("postgresql://h:123456/db", ENCODE),
+        ("postgresql://h/db?password=hunter2%zz", ENCODE),
+        ("postgresql://h/db?password=hunter2&hunter2", ENCODE),
+        ("postgresql://h/db?password=hunter2=w", ENCODE),
+        (
+            "postgresql://u:hunter2@h/db?sslmod=require",
+            "has a parameter that PostgreSQL does not know; perhaps sslmode is meant",
+        ),
+        (
+            "postgresql://h/db?pasword=hunter2",
+            "has a parameter that PostgreSQL does not know; perhaps password is meant",
+        ),
+        ("host=/run/postgresql dbname=x", "must be written as a URL: postgresql://USER@HOST/NAME"),
+        ("dbname=x pasword=hunter2", "must be written as a URL: postgresql://USER@HOST/NAME"),
+        ("password = 'hunter2'", "must be written as a URL: postgresql://USER@HOST/NAME"),
+        ('"postgresql://u:hunter2@h/db"', "must be a file or postgresql://…"),
+        ("postgresql+psycopg://u:hunter2@h/db", "must be a file or postgresql://…"),
+        ("mysql://u:hunter2@h/db", "must be a file or postgresql://…"),
+    ],
+)
+def test_a_wrong_url_of_a_database_is_told_without_its_text(
+    load: Load, load_with: Callable[..., Config], tmp_path: Path, value: str, problem: str
+) -> None:
+    in_file = error_of(lambda: load(f"[queue]\ndatabase = {value}\n"))
+    in_environment = error_of(lambda: load_with("", MD5LIGHT_QUEUE_DATABASE=value))
+    for message in (in_file, in_environment):
+        assert re.search(rf"\[queue\] database = .*: {re.escape(problem)}", message)
+        assert not re.search("hun|ter2|#w|rd@|db2", message)
 
 
 # --- showing, and the example file -----------------------------------------------------------------------------

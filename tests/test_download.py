@@ -22,8 +22,8 @@ import pytest
 import trustme
 
 from md5light.config import DownloadConfig, Ports
+from md5light.dial import AddressInfo
 from md5light.download.downloader import Downloader, Hashed, Transfer
-from md5light.download.guard import AddressInfo
 from md5light.errors import Failure, Md5lightError, PermanentFailure, Stopped, TemporaryFailure
 from tests.origin import Origin, Peer, Raw, chunked, reply
 from tests.waiting import wait_until

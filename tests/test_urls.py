@@ -34,6 +34,18 @@ from tests.origin import Origin
         ("http://0x7F000001./", "http://127.0.0.1/"),
         ("http://１２７。０。０。１/", "http://127.0.0.1/"),
         ("http://0/", "http://0.0.0.0/"),
+        # Persian, and emoji with a selector or a joiner, as browsers show them in the address bar.
+        (
+            "http://h.example/نامه\u200cای?x",
+            "http://h.example/%D9%86%D8%A7%D9%85%D9%87%E2%80%8C%D8%A7%DB%8C?x",
+        ),
+        ("http://h.example/\u2764\ufe0f", "http://h.example/%E2%9D%A4%EF%B8%8F"),
+        (
+            "http://h.example/?\U0001f469\u200d\U0001f4bb",
+            "http://h.example/?%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB",
+        ),
+        ("http://h.example/葛\U000e0100", "http://h.example/%E8%91%9B%F3%A0%84%80"),
+        ("http://نامه\u200cای.example/", "http://xn--mgba3gch31f060k.example/"),
         ("http://[2606:4700:0:0:0:0:0:1111]:8080/", "http://[2606:4700::1111]:8080/"),
         ("http://[::FFFF:127.0.0.1]/", "http://[::ffff:7f00:1]/"),
     ],
@@ -104,13 +116,16 @@ def test_a_url_is_normalised(text: str, normal: str) -> None:
         "http://example.org/\u202e",
         "http://example.org/\u2066",
         "http://example.org/\u3164",
-        "http://example.org/\ufe0f",
+        "http://example.org/\u180e",
+        "http://a\ufe0f.example/",
+        "http://a\u200cb.example/",
+        "http://local\u200dhost/",
         "http://example.org/\ufeff",
         "http://example.org/\U000e0041",
         "http://example.org/\ud800",
         "http://example.org\\@evil.example/",
         "http://example.org/\\",
-        "http://example.org/" + "a" * 2030,
+        "http://example.org/" + "a" * 8174,
     ],
 )
 def test_what_is_no_url_or_hides_something_is_refused(text: str) -> None:
@@ -121,7 +136,7 @@ def test_what_is_no_url_or_hides_something_is_refused(text: str) -> None:
 
 
 def test_the_longest_url_is_accepted() -> None:
-    text = "http://example.org/" + "a" * (2048 - 19)
+    text = "http://example.org/" + "a" * (8192 - 19)
     assert urls.parse(text).text == text
 
 

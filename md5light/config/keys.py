@@ -7,7 +7,7 @@ the help of the commands, the checks and the code all read these fields: one sou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ def _key(
     }
 
     def value() -> Any:
-        return values.absolute(read(default), Path.cwd()) if path else read(default)  # type: ignore[arg-type]
+        return values.absolute(read(default), Path()) if path else read(default)  # type: ignore[arg-type]
 
     field: T = dataclasses.field(default_factory=value, metadata=metadata)
     return field
@@ -241,6 +241,8 @@ class Config:
     download: DownloadConfig = dataclasses.field(default_factory=DownloadConfig)
     smtp: SmtpConfig = dataclasses.field(default_factory=SmtpConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    #: file or variable of each value that is no default, by section and key
+    sources: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict, compare=False)
 
 
 SECTIONS: dict[str, Any] = {

@@ -1,10 +1,8 @@
-"""Reading the configuration: which file, what is in it, and one line on what is wrong."""
+"""Reading the configuration: texts become values, checked one by one and then together."""
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
-import difflib
 import os
 import ssl
 from collections.abc import Callable, Mapping
@@ -12,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from md5light.config.keys import SECTIONS, USER_AGENT, Config
-from md5light.config.showing import MASK, masked
+from md5light.config.sources import Setting, Settings, in_environment, in_file, wrong
 from md5light.config.values import absolute
-from md5light.errors import ConfigError
 
 #: where the file is looked for when neither --config nor $MD5LIGHT_CONFIG names one
 DEFAULT_FILE = Path("/etc/md5light/config.ini")
 
-#: an unknown key with one of these in it may hold a secret
-SECRET_WORDS = ("pass", "pw", "secret", "token")
+PASSWORD, PASSWORD_FILE = ("smtp", "password"), ("smtp", "password_file")
 
 
 def load(
@@ -28,32 +24,27 @@ def load(
     environ: Mapping[str, str] = os.environ,
     default_file: Path = DEFAULT_FILE,
 ) -> Config:
-    """Read the configuration that applies: `path`, else $MD5LIGHT_CONFIG, else `default_file`, else the defaults.
+    """Read the configuration that applies: the environment, then a file, then the defaults.
 
-    Relative paths, the defaults' too, start at the file's folder, without a file at the working directory.
-    Raises ConfigError, one line, when the file can't be read or anything in it is unknown or wrong.
+    The file is `path`, else $MD5LIGHT_CONFIG, else `default_file`. Relative paths in it, and the
+    defaults' too, start at its folder; without a file, and in the environment, at the working
+    directory. Raises ConfigError, one line, when anything in it is unknown or wrong.
     """
     file = find(path, environ, default_file)
-    if file is None:
-        return _with_password(Config(), None, environ)
-    values = _read(file)
-    for name, section in values.items():
-        if name not in SECTIONS:
-            raise ConfigError(f"{file}: [{name}]: unknown section; there are {', '.join(SECTIONS)}")
-        known = {field.name for field in dataclasses.fields(SECTIONS[name])}
-        for key, value in section.items():
-            if key not in known:
-                raise _wrong(file, name, key, value, "unknown key")
-    config = Config(**{name: _section(file, name, values.get(name, {})) for name in SECTIONS})
-    _check_certificates(file, "download", config.download.ca_file)
-    _check_certificates(file, "smtp", config.smtp.ca_file)
-    return _with_password(_with_user_agent(config), file, environ)
+    folder = file.parent if file else Path()
+    settings = _merged(in_file(file) if file else {}, in_environment(environ))
+    sections = {name: _section(name, settings, folder) for name in SECTIONS}
+    sources = {key: setting.source for key, setting in settings.items()}
+    config = Config(**sections, sources=sources)
+    for section in ("download", "smtp"):
+        _check_certificates(settings.get((section, "ca_file")), section, sections[section].ca_file)
+    return _with_password(_with_user_agent(config), environ)
 
 
 def find(
     path: str | None, environ: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE
 ) -> Path | None:
-    """Tell which file `load` reads, None where the defaults apply."""
+    """Return the file that `load` reads, None where the defaults apply."""
     named = path or environ.get("MD5LIGHT_CONFIG")
     if named:
         return Path(named)
@@ -67,111 +58,85 @@ def find(
 
 
 def reader(section: str, key: str) -> Callable[[str], Any]:
-    """Return what reads a value of this key: a ValueError says what was expected."""
+    """Return the reader of a key's value: its ValueError says what was expected."""
     fields = {field.name: field for field in dataclasses.fields(SECTIONS[section])}
     read: Callable[[str], Any] = fields[key].metadata["read"]
     return read
 
 
-def _read(file: Path) -> dict[str, dict[str, str]]:
-    parser = configparser.ConfigParser(interpolation=None, strict=True, default_section="")
-    try:
-        parser.read_string(file.read_text(encoding="utf-8-sig"), source=str(file))
-    except OSError as error:
-        raise ConfigError(f"{file}: can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not UTF-8 text") from None
-    except configparser.DuplicateSectionError as error:
-        raise ConfigError(
-            f"{file}: line {error.lineno}: [{error.section}]: section given twice"
-        ) from None
-    except configparser.DuplicateOptionError as error:
-        raise ConfigError(
-            f"{file}: line {error.lineno}: [{error.section}] {error.option}: key given twice"
-        ) from None
-    except configparser.MissingSectionHeaderError as error:
-        raise ConfigError(
-            f"{file}: line {error.lineno}: stands before the first [section]"
-        ) from None
-    except (
-        configparser.ParsingError
-    ) as error:  # its own message quotes the line, which may hold a password
-        raise ConfigError(
-            f"{file}: line {error.errors[0][0]}: is neither [section] nor key = value"
-        ) from None
-    return {name: dict(parser[name]) for name in parser.sections()}
+def _merged(file: Settings, environment: Settings) -> Settings:
+    """Lay the environment over the file; a password there beats one in the file in either form."""
+    if PASSWORD in environment or PASSWORD_FILE in environment:
+        file = {key: file[key] for key in file if key not in (PASSWORD, PASSWORD_FILE)}
+    return {**file, **environment}
 
 
-def _section(file: Path, name: str, values: dict[str, str]) -> Any:
-    read = {}
+def _section(name: str, settings: Settings, folder: Path) -> Any:
+    values = {}
     for field in dataclasses.fields(SECTIONS[name]):
-        text = values.get(field.name, field.metadata["default"])
+        default = Setting(field.metadata["default"], "the defaults", folder)
+        setting = settings.get((name, field.name), default)
         try:
-            value = field.metadata["read"](text)
-            read[field.name] = absolute(value, file.parent) if field.metadata["path"] else value
+            value = field.metadata["read"](setting.text)
+            if field.metadata["path"]:
+                value = absolute(value, setting.folder)
         except ValueError as error:
-            raise _wrong(file, name, field.name, text, str(error)) from None
-    return SECTIONS[name](**read)
+            raise wrong(setting, name, field.name, str(error)) from None
+        values[field.name] = value
+    return SECTIONS[name](**values)
 
 
-def _wrong(file: Path | None, section: str, key: str, value: str, problem: str) -> ConfigError:
-    # By its name, not by the key's description: an unknown key may be a misspelt password.
-    secret = difflib.get_close_matches(key, ["password"]) or any(
-        word in key for word in SECRET_WORDS
-    )
-    shown = MASK if secret and not key.endswith("file") else masked(" ".join(value.split()))
-    return ConfigError(f"{file or 'environment'}: [{section}] {key} = {shown}: {problem}")
-
-
-def _check_certificates(file: Path, section: str, ca_file: str) -> None:
-    if ca_file:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
-        except ssl.SSLError:
-            raise _wrong(
-                file, section, "ca_file", ca_file, "holds no certificate in PEM form"
-            ) from None
-        except OSError as error:
-            raise _wrong(
-                file, section, "ca_file", ca_file, f"can't be read: {error.strerror}"
-            ) from None
+def _check_certificates(setting: Setting | None, section: str, ca_file: str) -> None:
+    if not setting or not ca_file:
+        return
+    named = setting._replace(text=ca_file)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except ssl.SSLError:
+        raise wrong(named, section, "ca_file", "holds no certificate in PEM form") from None
+    except OSError as error:
+        problem = f"can't be read: {error.strerror}"
+        raise wrong(named, section, "ca_file", problem) from None
 
 
 def _with_user_agent(config: Config) -> Config:
-    """Say in the default User-Agent whom a server's operator may turn to."""
+    """Say in the default User-Agent where the operator of this service can be found."""
     if config.download.user_agent != USER_AGENT or not config.server.base_url:
         return config
     user_agent = f"{USER_AGENT} (+{config.server.base_url})"
-    return dataclasses.replace(
-        config, download=dataclasses.replace(config.download, user_agent=user_agent)
-    )
+    download = dataclasses.replace(config.download, user_agent=user_agent)
+    return dataclasses.replace(config, download=download)
 
 
-def _with_password(config: Config, file: Path | None, environ: Mapping[str, str]) -> Config:
-    """Fill in the password from its file, or from the credential that systemd's LoadCredential= hands over.
+def _with_password(config: Config, environ: Mapping[str, str]) -> Config:
+    """Fill in the password from its file, or from systemd's LoadCredential=.
 
-    `password_file` then names the file that it was read from; a password without one stood in the INI file itself.
+    `password_file` then names the file that it was read from.
     """
-    source = config.smtp.password_file
-    if config.smtp.password:
-        if source:
-            raise _wrong(
-                file, "smtp", "password_file", source, "password is set too; keep one of them"
-            )
+    smtp = config.smtp
+    file = smtp.password_file or ("" if smtp.password else _credential(environ))
+    if not file:
         return config
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if not source and credentials and os.path.lexists(Path(credentials) / "smtp-password"):
-        source = str(Path(credentials) / "smtp-password")
-    if not source:
-        return config
+    source = config.sources.get(PASSWORD_FILE, "environment")
+    setting = Setting(file, source, Path())
+    if smtp.password:
+        raise wrong(setting, *PASSWORD_FILE, "password is set too; keep one of them")
+    smtp = dataclasses.replace(smtp, password=_first_line(setting), password_file=file)
+    sources = {**config.sources, PASSWORD: file}
+    return dataclasses.replace(config, smtp=smtp, sources=sources)
+
+
+def _credential(environ: Mapping[str, str]) -> str:
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    file = Path(folder or "") / "smtp-password"
+    return str(file) if folder and os.path.lexists(file) else ""
+
+
+def _first_line(setting: Setting) -> str:
     try:
-        first = Path(source).read_text(encoding="utf-8-sig").partition("\n")[0]
+        return Path(setting.text).read_text(encoding="utf-8-sig").partition("\n")[0]
     except OSError as error:
-        raise _wrong(
-            file, "smtp", "password_file", source, f"can't be read: {error.strerror}"
-        ) from None
+        problem = f"can't be read: {error.strerror}"
     except UnicodeDecodeError:
-        raise _wrong(file, "smtp", "password_file", source, "is not UTF-8 text") from None
-    return dataclasses.replace(
-        config, smtp=dataclasses.replace(config.smtp, password=first, password_file=source)
-    )
+        problem = "is not UTF-8 text"
+    raise wrong(setting, *PASSWORD_FILE, problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 
 from md5light.config.keys import SECTIONS, Config
@@ -11,21 +12,40 @@ from md5light.config.values import written
 #: what is shown in a secret's place
 MASK = "********"
 
+#: a key with one of these in its name may hold a secret
+SECRET_WORDS = ("pass", "pw", "secret", "token")
+
+#: what may hold a password: all of a connection string, and of a URL what follows its scheme
+#: if there is a user, a parameter, or a port that is no number
+UNREADABLE = re.compile(r"^\w+\s*=.*|(?<=://)(?=.*[@=]|[^/?#]*:(?!\d*(?:[/?#,]|$))).*")
+
 
 def show(config: Config) -> str:
-    """Write `config` as an INI file, with secrets masked."""
-    lines = []
+    """Write `config` as an INI file, with secrets masked and the source of what is no default."""
+    lines = ["# A value without a source is the default."]
     for name, section in SECTIONS.items():
-        lines.append(f"[{name}]")
+        lines += ["", f"[{name}]"]
         for field in dataclasses.fields(section):
             value = getattr(getattr(config, name), field.name)
             shown = MASK if field.metadata["secret"] and value else masked(written(value))
+            if source := config.sources.get((name, field.name)):
+                lines.append(f"# from {source}")
             lines.append(f"{field.name} = {shown}".rstrip())
-        lines.append("")
-    return "\n".join(lines[:-1])
+    return "\n".join(lines)
 
 
 def masked(value: str) -> str:
-    """Hide the password of a URL."""
+    """Hide the password of a URL that is right."""
     value = re.sub(r"(://[^:@/]*:).*@", rf"\g<1>{MASK}@", value)
-    return re.sub(r"(?i)(password=)[^&\s]+", rf"\g<1>{MASK}", value)
+    return re.sub(r"((?:password|secret|scram_\w+_key)=)[^&\s]+", rf"\g<1>{MASK}", value)
+
+
+def quoted(key: str, value: str) -> str:
+    """Show a value that is wrong on one line, without what may be a secret."""
+    # By its name, not by the key's description: an unknown key may be a misspelt password.
+    secret = difflib.get_close_matches(key, ["password"]) or any(
+        word in key for word in SECRET_WORDS
+    )
+    if secret and not key.endswith("file"):
+        return MASK
+    return UNREADABLE.sub(MASK, " ".join(value.split()))

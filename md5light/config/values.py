@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from md5light import mailbox
+from md5light.config import database_url
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -170,7 +171,12 @@ def sender_or_nothing(value: str) -> str:
 
 
 def database(value: str) -> str:
-    if not text(value) or ("://" in value and not value.startswith("postgresql://")):
+    """Read the path of a file or the URL of a PostgreSQL database."""
+    if database_url.SCHEME.match(value):
+        return database_url.checked(text(value))
+    if database_url.is_connection_string(value):
+        raise ValueError("must be written as a URL: postgresql://USER@HOST/NAME")
+    if not text(value) or "://" in value:
         raise ValueError("must be a file or postgresql://…")
     return value
 
@@ -201,7 +207,7 @@ def written(value: object) -> str:
 
 def absolute(value: str, folder: Path) -> str:
     """Start a relative path at `folder`; ValueError when `~` names nobody's home folder."""
-    if not value or value.startswith("postgresql://"):
+    if not value or value.startswith(database_url.PREFIX):
         return value
     try:
         return str(folder.absolute() / Path(value).expanduser())

@@ -1,27 +1,30 @@
 """The guard: which addresses and ports a download may use.
 
-It is pure: it judges, it never connects. Whoever connects asks it for every hop and connects to the addresses it
-returned, nowhere else; so neither a name that changes its mind (DNS rebinding) nor a redirect gets round it.
+It judges and never connects. Every hop of a download asks it, and connects to the addresses that it returned and
+nowhere else: neither a name whose addresses change (DNS rebinding) nor a redirect gets round it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import re
 import socket
+import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from md5light.config import DownloadConfig, Network
+from md5light.dial import AddressInfo
 from md5light.download.urls import URL
-from md5light.errors import PermanentFailure, Refused, TemporaryFailure
+from md5light.errors import OwnAddressesUnknown, PermanentFailure, Refused, TemporaryFailure
+from md5light.logs import Log
+
+log = Log(__name__)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-#: an entry of getaddrinfo: family, type, protocol, canonical name, socket address
-AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
 
 #: the same as socket.getaddrinfo
 Resolve = Callable[..., Iterable[AddressInfo]]
@@ -33,17 +36,16 @@ LOCALHOST = re.compile(
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
-#: global unicast, the only IPv6 addresses that IANA has given out
+#: global unicast, the only IPv6 addresses that IANA has assigned
 UNICAST = ipaddress.IPv6Network("2000::/3")
 
-#: what `is_global` lets pass (in this or an older Python) and we do not
+#: not open to downloads, although `is_global` is true of them in some versions of Python
 SPECIAL = tuple(
     ipaddress.ip_network(network)
     for network in (
         "192.0.0.0/24",  # IETF protocol assignments, Oracle's cloud metadata among them
         "192.88.99.0/24",  # 6to4 relays, RFC 7526
         "168.63.129.16/32",  # Azure's platform
-        "64:ff9b::/96",  # NAT64, RFC 6052: IPv4 behind it
         "64:ff9b:1::/48",  # NAT64 for local use, RFC 8215
         "2001::/23",  # IETF protocol assignments, Teredo and ORCHID among them
         "2001:db8::/32",  # documentation, RFC 3849
@@ -52,8 +54,13 @@ SPECIAL = tuple(
     )
 )
 
-#: how long the list of the machine's own addresses is believed, in seconds
-OWN_ADDRESSES_SECONDS = 10.0
+#: NAT64's well-known prefix, RFC 6052: judged by the IPv4 address inside
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+#: what the kernel tells of addresses; /proc/net is missing where /proc is mounted with subset=pid
+PROC_NET = Path("/proc/self/net")
+#: seconds that the list of the machine's own addresses is used
+OWN_ADDRESSES_SECONDS = 2.0
 
 
 class Guard:
@@ -71,13 +78,17 @@ class Guard:
         self._resolve = resolve
         self._own_addresses = own_addresses or OwnAddresses()
 
-    def check_literal(self, url: URL) -> None:
-        """Refuse, without a look-up, a host that can never be allowed: raises Refused("address_not_allowed", …)."""
-        if not self._may_be_allowed(url.host):
-            raise Refused(
-                "address_not_allowed",
-                "The URL's host is not open to downloads; [download] allow_networks rules that.",
-            )
+    def check(self, url: URL) -> None:
+        """Refuse, without a look-up, a URL that can never be allowed.
+
+        Raises Refused with `port_not_allowed` or `address_not_allowed`.
+        """
+        if url.port not in self._ports:
+            raise Refused("port_not_allowed", _closed_port(url))
+        # A worker judges again before it connects: here an unknown answer refuses nothing.
+        with contextlib.suppress(OwnAddressesUnknown):
+            if not self._may_be_allowed(url.host):
+                raise Refused("address_not_allowed", _closed("host is"))
 
     def resolve(self, url: URL) -> list[AddressInfo]:
         """Look up the host and return the addresses to connect to, in order; all of them are judged.
@@ -85,24 +96,38 @@ class Guard:
         One address that is not allowed refuses the name. Blocks for as long as the name servers do.
         """
         if url.port not in self._ports:
-            raise PermanentFailure(
-                "port_not_allowed",
-                f"Port {url.port} is not open to downloads; [download] allow_ports rules that.",
-            )
-        if not self._may_be_allowed(url.host):
-            raise _not_allowed()
-        address = literal(url.host)
-        found = self._look_up(url) if address is None else [_info(address, url.port)]
-        if not all(self.allows(ipaddress.ip_address(info[4][0])) for info in found):
-            raise _not_allowed()
-        return found
+            raise PermanentFailure("port_not_allowed", _closed_port(url))
+        try:
+            return self._judged(url)
+        except OwnAddressesUnknown:
+            raise TemporaryFailure(
+                "connection_failed",
+                "md5light could not read the addresses of its own machine, so it connects to none.",
+            ) from None
+
+    def check_connected(self, connection: socket.socket) -> None:
+        """Refuse a connection to this machine's own address; it needs nothing but the connection."""
+        own, peer = (
+            ipaddress.ip_address(name[0].partition("%")[0])
+            for name in (connection.getsockname(), connection.getpeername())
+        )
+        if own == peer and not self._is_opened(peer):
+            raise _not_allowed([peer])
 
     def allows(self, address: Address) -> bool:
-        """Tell whether downloads may connect to `address`: it is public, or in an allowed network."""
+        """Tell whether downloads may connect to `address`: it is public, or in an allowed network.
+
+        Raises OwnAddressesUnknown where it is public and the machine's own addresses can't be read.
+        """
         meant = _unwrapped(address)
-        if any(form in network for form in (address, meant) for network in self._networks):
-            return True
-        return _is_public(meant) and meant not in self._own_addresses()
+        return self._is_opened(address) or (
+            _is_public(meant) and meant not in self._own_addresses()
+        )
+
+    def _is_opened(self, address: Address) -> bool:
+        """Tell whether `address` is in allow_networks, itself or as the IPv4 address in it."""
+        forms = (address, _unwrapped(address))
+        return any(form in network for form in forms for network in self._networks)
 
     def _may_be_allowed(self, host: str) -> bool:
         if LOCALHOST.fullmatch(host):
@@ -112,8 +137,18 @@ class Guard:
         address = literal(host)
         return address is None or self.allows(address)
 
+    def _judged(self, url: URL) -> list[AddressInfo]:
+        if not self._may_be_allowed(url.host):
+            raise _not_allowed([])
+        address = literal(url.host)
+        found = self._look_up(url) if address is None else [_info(address, url.port)]
+        addresses = [ipaddress.ip_address(info[4][0]) for info in found]
+        if refused := [address for address in addresses if not self.allows(address)]:
+            raise _not_allowed(refused)
+        return found
+
     def _look_up(self, url: URL) -> list[AddressInfo]:
-        # Always worth another attempt: a name that does not exist now may be one whose zone is being mended.
+        # Always temporary: a name that does not exist now may be one whose zone is being repaired.
         try:
             found = list(self._resolve(url.host, url.port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError):
@@ -127,18 +162,39 @@ class Guard:
 
 
 class OwnAddresses:
-    """The addresses of the machine's own interfaces, public ones included, read anew every few seconds."""
+    """The addresses of the machine's own interfaces, public ones included, read again every few seconds.
 
-    def __init__(self) -> None:
-        self._known: frozenset[Address] = frozenset()
-        self._until = 0.0
+    Raises OwnAddressesUnknown where they can't be read, also when it is made: an empty list would open them all.
+    """
+
+    def __init__(self, folder: Path = PROC_NET) -> None:
+        self._folder = folder
+        self._is_unknown = False
+        self._known = self._read()
+        self._until = time.monotonic() + OWN_ADDRESSES_SECONDS
 
     def __call__(self) -> frozenset[Address]:
-        now = time.monotonic()
-        if now >= self._until:
-            self._known = frozenset(_interface_addresses())
-            self._until = now + OWN_ADDRESSES_SECONDS
+        if time.monotonic() >= self._until:
+            try:
+                self._known = self._read()
+            except OwnAddressesUnknown as error:
+                if not self._is_unknown:
+                    log.error("own_addresses_unknown", reason=error)
+                self._is_unknown = True
+                raise
+            self._is_unknown = False
+            self._until = time.monotonic() + OWN_ADDRESSES_SECONDS
         return self._known
+
+    def _read(self) -> frozenset[Address]:
+        if sys.platform != "linux":
+            return frozenset()  # Guard.check_connected is what is left
+        try:
+            return frozenset((*_ipv4_addresses(self._folder), *_ipv6_addresses(self._folder)))
+        except (OSError, ValueError, IndexError) as error:
+            raise OwnAddressesUnknown(
+                f"{self._folder}: the machine's own addresses can't be read: {error}"
+            ) from None
 
 
 def literal(host: str) -> Address | None:
@@ -154,15 +210,28 @@ def _info(address: Address, port: int) -> AddressInfo:
     return family, socket.SOCK_STREAM, 0, "", (str(address), port)
 
 
-def _not_allowed() -> PermanentFailure:
-    return PermanentFailure(
-        "address_not_allowed",
-        "The host's address is not open to downloads; [download] allow_networks rules that.",
-    )
+def _closed_port(url: URL) -> str:
+    return f"Port {url.port} is not open to downloads; see [download] allow_ports."
+
+
+def _closed(what: str) -> str:
+    return f"The host's {what} not open to downloads; see [download] allow_networks."
+
+
+def _not_allowed(refused: list[Address]) -> PermanentFailure:
+    """Say of which kind the refused addresses are, not which they are."""
+    kinds = sorted({address.version for address in refused})
+    what = f"IPv{kinds[0]} address is" if len(kinds) == 1 else "addresses are"
+    return PermanentFailure("address_not_allowed", _closed(what))
 
 
 def _unwrapped(address: Address) -> Address:
-    """Take an IPv4 address out of its IPv6 form: connecting to ::ffff:a.b.c.d is connecting to a.b.c.d."""
+    """Take out the IPv4 address that a connection to an IPv6 address leads to.
+
+    ::ffff:a.b.c.d is a.b.c.d itself (RFC 4291, 2.5.5.2); NAT64 connects 64:ff9b::a.b.c.d to it (RFC 6052).
+    """
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -185,19 +254,33 @@ def _overlap(one: Network, other: Network) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
-def _interface_addresses() -> Iterable[Address]:
-    """Read the addresses that the kernel takes for its own (Linux; elsewhere there are none to be read)."""
-    for line in _lines("/proc/net/if_inet6"):
-        yield ipaddress.IPv6Address(int(line.split()[0], 16))
+def _ipv4_addresses(folder: Path) -> Iterator[Address]:
     above = ""
-    for line in _lines("/proc/net/fib_trie"):
+    for line in _lines(folder / "fib_trie"):
         if "/32 host LOCAL" in line:
             yield ipaddress.IPv4Address(above.split()[-1])
         above = line
 
 
-def _lines(path: str) -> list[str]:
+def _ipv6_addresses(folder: Path) -> Iterator[Address]:
     try:
-        return Path(path).read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
+        lines = _lines(folder / "if_inet6")
+    except FileNotFoundError:
+        if _has_ipv6():
+            raise
+        lines = []
+    for line in lines:
+        yield ipaddress.IPv6Address(int(line.split()[0], 16))
+
+
+def _has_ipv6() -> bool:
+    """Tell whether this process can have IPv6 sockets; without them no IPv6 address is reached."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="ascii").splitlines()

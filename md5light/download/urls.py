@@ -1,7 +1,7 @@
-"""URLs: the one parser, for what is submitted, for redirects and for what is connected to.
+"""URLs: the one parser, for submitted URLs and for redirects.
 
-Two parsers that read the same text differently are a way around any guard; so a URL is parsed once, and its parts are
-what is judged, connected to and sent.
+Two parsers that read the same text differently are a way around any guard. So a URL is parsed once, and the parts
+that are judged are the parts that are connected to and sent.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import idna
 
 from md5light.errors import Refused
 
-#: the longest URL that may be submitted, in characters
-MAX_CHARACTERS = 2048
-#: the longest URL of a redirect: signed ones are often longer than any that a person submits
-MAX_REDIRECT_CHARACTERS = 8192
+#: the longest URL, submitted or redirected to, in characters (RFC 9110, 4.1 asks for 8,000 at least)
+MAX_CHARACTERS = 8192
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -29,13 +27,25 @@ ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNO
 #: the Location of a redirect: scheme and host where it has them, and the rest
 LOCATION = re.compile(rb"\A((?:(?:https?:)?//[^/?#]*)?)(.*)\Z", re.IGNORECASE | re.DOTALL)
 
-#: characters that show nothing and yet are no spaces or format characters to Unicode: fillers, joiners, variation
-#: selectors, the blank of Braille
+#: characters that show nothing, although Unicode counts them neither as spaces nor as format characters: fillers,
+#: the grapheme joiner, the blank of Braille, what is left of the plane of tags
 INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\uffa0\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
 )
-#: categories of Unicode: controls, format characters (the bidirectional ones among them), surrogates, separators
-UNSEEN = {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"}
+#: characters that choose between forms of the one before: Persian, Mongolian, emoji and ideographs are written with
+#: them; in a path or query they stand for themselves, in a host they would make two names look alike
+SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+#: the joiners, format characters to Unicode; in a host IDNA knows where they may stand (RFC 5892, appendix A)
+JOINERS = "\u200c\u200d"
+#: categories of Unicode that a URL has no characters of
+UNSEEN = {
+    "Cc": "a control character",
+    "Cf": "an invisible character",
+    "Cs": "half a character (a surrogate)",
+    "Zl": "a line break",
+    "Zp": "a line break",
+    "Zs": "a space",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class URL:
 
     @property
     def netloc(self) -> str:
-        """Host and, where it is not the scheme's own, port: what the Host header says (RFC 9110, 7.2)."""
+        """Host and, unless it is the scheme's own, port, as in the Host header (RFC 9110, 7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -63,14 +73,14 @@ class URL:
         return self.text
 
 
-def parse(text: str, longest: int = MAX_CHARACTERS) -> URL:
+def parse(text: str) -> URL:
     """Parse an absolute URL (RFC 3986), or raise Refused("invalid_url", …) with a sentence for people.
 
-    The path is sent as given but for what every client does: dot segments are resolved, characters outside
-    ASCII are percent-encoded as UTF-8, the fragment stays here.
+    The path is sent as given, with three exceptions that all clients make: dot segments are resolved, characters
+    outside ASCII are percent-encoded as UTF-8, the fragment is not sent.
     """
-    if len(text) > longest:
-        raise _refused(f"The URL is longer than {longest:,} characters.")
+    if len(text) > MAX_CHARACTERS:
+        raise _refused(f"The URL is longer than {MAX_CHARACTERS:,} characters.")
     _check_characters(text)
     match = ABSOLUTE.fullmatch(text)
     if not match:
@@ -93,7 +103,7 @@ def join(base: URL, location: bytes) -> URL:
             reference[0], path[: path.rindex("/") + 1]
         )
         absolute = f"{base.scheme}://{base.netloc}{start}{reference}"
-    return parse(absolute, MAX_REDIRECT_CHARACTERS)
+    return parse(absolute)
 
 
 def _refused(sentence: str) -> Refused:
@@ -103,10 +113,15 @@ def _refused(sentence: str) -> Refused:
 def _check_characters(text: str) -> None:
     if "\\" in text:
         raise _refused("The URL contains a backslash.")
-    if INVISIBLE.search(text) or " " in text:
-        raise _refused("The URL contains a space or an invisible character.")
-    if not text.isprintable() and any(unicodedata.category(letter) in UNSEEN for letter in text):
-        raise _refused("The URL contains a space, a control character or an invisible character.")
+    if " " in text:
+        raise _refused("The URL contains a space.")
+    if INVISIBLE.search(text):
+        raise _refused("The URL contains an invisible character.")
+    if text.isprintable():
+        return
+    for letter in text:
+        if (kind := UNSEEN.get(unicodedata.category(letter))) and letter not in JOINERS:
+            raise _refused(f"The URL contains {kind}.")
 
 
 def _authority(authority: str, default_port: int) -> tuple[str, int]:
@@ -114,7 +129,7 @@ def _authority(authority: str, default_port: int) -> tuple[str, int]:
         raise _refused("The URL contains credentials.")
     match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?", authority, re.ASCII)
     if not match:
-        raise _refused("The URL's host or port is impossible.")
+        raise _refused("The URL's host or port is malformed.")
     port = int(match[2].lstrip("0")[:6] or "0") if match[2] else default_port
     if not 1 <= port <= 65535:
         raise _refused("The URL's port is not between 1 and 65535.")
@@ -125,6 +140,8 @@ def _authority(authority: str, default_port: int) -> tuple[str, int]:
 def _host(text: str) -> str:
     if not text:
         raise _refused("The URL has no host.")
+    if SELECTORS.search(text):
+        raise _refused("The URL's host contains an invisible character.")
     if text.startswith("["):
         return _ipv6(text[1:-1])
     name = _idna(text).lower().removesuffix(".")
@@ -142,7 +159,7 @@ def _idna(host: str) -> str:
         return idna.encode(host, uts46=True).decode("ascii")
     except UnicodeError:
         pass
-    # What is left may be digits and dots written in another script, which an address may be made of too.
+    # The rest may be digits and dots of another script, which an address may be written with.
     try:
         name = idna.uts46_remap(host)
     except UnicodeError:
@@ -207,7 +224,7 @@ def _without_dots(path: str) -> str:
 
 
 def _location(value: bytes) -> str:
-    """Read a Location as browsers do: spaces and what is not ASCII are escaped, but for the host, which is UTF-8."""
+    """Read a Location as browsers do: spaces and bytes outside ASCII are escaped, but the host is UTF-8."""
     [(start, rest)] = LOCATION.findall(value.strip(b" \t"))
     escaped = re.sub(rb"[ \x80-\xff]", lambda found: b"%%%02X" % found[0][0], rest)
     return str(start + escaped, "utf-8", "surrogateescape")

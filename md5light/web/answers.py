@@ -11,7 +11,7 @@ from md5light.logs import Log
 
 log = Log(__name__)
 
-#: bytes of a request's body; a URL of 2,048 characters with every one escaped fits several times
+#: bytes of a request's body; a URL of 8,192 characters with every one escaped fits twice
 MAX_BODY_BYTES = 64 * 1024
 
 #: seconds after which a client may try again when the queue is full or the database out of reach

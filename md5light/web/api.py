@@ -100,7 +100,7 @@ class _API:
             fields = _fields(bottle.request)
             text = _single(fields, "url", required=True)
             url = urls.parse(text)
-            self._guard.check_literal(url)
+            self._guard.check(url)
             email = _single(fields, "email")
             recipient = check_address(email, local_domains=self._local_domains) if email else None
             job_id = self._queue.submit(

@@ -124,9 +124,9 @@ REASONS = {
     # of refused requests
     "missing_parameter": ("Enter the URL of a file.", "Укажите URL файла."),
     "invalid_url": (
-        "This is no URL that can be downloaded. It has to begin with http:// or https:// and to have at most 2,048"
+        "This is no URL that can be downloaded. It has to begin with http:// or https:// and to have at most 8,192"
         " characters, and no password, space or invisible character.",
-        "По такому URL ничего не скачать. Он должен начинаться с http:// или https://, быть не длиннее 2048 символов"
+        "По такому URL ничего не скачать. Он должен начинаться с http:// или https://, быть не длиннее 8192 символов"
         " и не содержать пароля, пробелов и невидимых символов.",
     ),
     "invalid_email": (

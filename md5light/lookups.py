@@ -1,0 +1,50 @@
+"""Name look-ups with a bound: nothing can end the system's resolver, so others wait for it no longer than is right."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from md5light.errors import Failure, TemporaryFailure
+from md5light.interrupt import Interrupt
+
+T = TypeVar("T")
+
+
+class Lookups:
+    """Runs look-ups, each in a thread of its own, `most` at once."""
+
+    def __init__(self, most: int) -> None:
+        self._places = threading.BoundedSemaphore(most)
+
+    def run(self, look_up: Callable[[], T], seconds: float, interrupt: Interrupt) -> T:
+        """Return what `look_up` returns, or raise its Failure; `timed_out` after `seconds`."""
+        outcome: list[T | Failure] = []
+
+        def run() -> None:
+            try:
+                outcome.append(look_up())
+            except Failure as failure:
+                outcome.append(failure)
+            finally:
+                self._places.release()
+                interrupt.notify()
+
+        self._start(run)
+        if not interrupt.wait(lambda: outcome, seconds):
+            raise TemporaryFailure("timed_out", "The name servers did not answer in time.")
+        if isinstance(outcome[0], Failure):
+            raise outcome[0]
+        return outcome[0]
+
+    def _start(self, run: Callable[[], None]) -> None:
+        if not self._places.acquire(blocking=False):
+            raise TemporaryFailure("name_not_found", "Too many names wait for silent name servers.")
+        try:
+            threading.Thread(target=run, name="look-up", daemon=True).start()
+        except RuntimeError:
+            self._places.release()
+            raise TemporaryFailure(
+                "name_not_found", "The system has no thread left to look up the host's name."
+            ) from None
