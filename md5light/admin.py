@@ -12,10 +12,12 @@ from pathlib import Path
 
 from md5light import config as configuration
 from md5light.config import Config
-from md5light.errors import ConfigError, DatabaseError, NotDone
+from md5light.errors import ConfigError, DatabaseError, Failure, NotDone
 from md5light.job import Job, describe
 from md5light.mail import smtp
-from md5light.mail.mailer import Mailer, check_address, compose_trial
+from md5light.mail.addresses import check_address
+from md5light.mail.mailer import Mailer
+from md5light.mail.messages import compose_test
 from md5light.queue import POSTGRESQL, open_database
 from md5light.queue.copy import copy
 from md5light.queue.database import Database
@@ -245,7 +247,7 @@ def _counted(snapshot: Snapshot) -> dict[str, object]:
 
 
 def mail_test(config: Config, arguments: argparse.Namespace) -> None:
-    """Send a mail, telling of each step when it has been taken.
+    """Send a mail, naming each step and how it went.
 
     The server's words may hold the address, so they go to standard output and not where the log goes.
     """
@@ -253,20 +255,29 @@ def mail_test(config: Config, arguments: argparse.Namespace) -> None:
     recipient = check_address(
         arguments.address, local_domains=config.smtp.local_domains or to_maildir
     )
+    steps: list[str] = []
+
+    def begin(step: str) -> None:
+        if steps:
+            _print_step(steps[-1], "ok")
+        steps.append(step)
+
     with contextlib.closing(Mailer(config.smtp)) as mailer:
-        for step in mailer.probe(
-            compose_trial(sender=config.smtp.sender_address, recipient=recipient), recipient
-        ):
-            print(
-                f"{step.name:<10}  {'ok' if step.done else f'failed: {_visible(step.text)}'}",
-                flush=True,
-            )
-            if not step.done:
-                raise NotDone(f"the mail was not delivered: {step.name} failed")
+        try:
+            mailer.send(compose_test(config.smtp, recipient), recipient, begin)
+        except Failure as failure:
+            problem = _visible(f"{failure.message} {failure.detail}".rstrip())
+            _print_step(steps[-1], f"failed: {problem}")
+            raise NotDone(f"the mail was not delivered: {steps[-1]} failed") from None
+    _print_step(steps[-1], "ok")
     if to_maildir:
         print(f"The mail is kept in {config.smtp.maildir}, since [smtp] host is empty.")
     else:
         print(f"{config.smtp.host} has taken the mail over.")
+
+
+def _print_step(step: str, text: str) -> None:
+    print(f"{step:<10}  {text}", flush=True)
 
 
 # --- access and output -----------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ Md5lightError
 ├── Stopped                a download was ended by the worker itself, not by what it met
 └── Failure                a download or a mail did not succeed
     ├── TemporaryFailure       worth another attempt
-    │   └── OutOfResources         this machine lacked something: no attempt of the job's
+    │   ├── OutOfResources         this machine lacked something: no attempt of the job's
+    │   └── OperatorFailure        not before the operator has changed something
     └── PermanentFailure       never will
 """
 
@@ -58,20 +59,24 @@ class Failure(Md5lightError):
     """A download or a mail did not succeed.
 
     `code` is one of the documented error codes; `message` is a sentence for people that holds no byte of
-    what the other side sent and no resolved address.
+    what the other side sent and no resolved address. `detail` may hold both: it is for the eyes of the
+    one who asked, never for a log or the database.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, detail: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.detail = detail
 
 
 class TemporaryFailure(Failure):
     """A failure worth another attempt, not before `retry_after` seconds where the other side asked for that."""
 
-    def __init__(self, code: str, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(code, message)
+    def __init__(
+        self, code: str, message: str, *, detail: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(code, message, detail=detail)
         self.retry_after = retry_after
 
 
@@ -80,6 +85,10 @@ class OutOfResources(TemporaryFailure):
 
     def __init__(self, message: str) -> None:
         super().__init__("connection_failed", message)
+
+
+class OperatorFailure(TemporaryFailure):
+    """A failure that lasts until the operator changes the configuration, or what it names."""
 
 
 class PermanentFailure(Failure):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.message import EmailMessage
 from typing import TypeVar
 
 from md5light.config import Config
@@ -16,13 +16,15 @@ from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import (
     DatabaseUnavailable,
     Failure,
+    OperatorFailure,
     OutOfResources,
     Stopped,
     TemporaryFailure,
 )
 from md5light.job import Hashed, Job, Mail
 from md5light.logs import Log, Outage
-from md5light.mail.mailer import Mailer, Report, compose
+from md5light.mail.mailer import Mailer
+from md5light.mail.messages import compose
 from md5light.queue import open_database
 from md5light.queue.database import Listener
 from md5light.queue.jobs import Progress, Queue
@@ -72,6 +74,9 @@ LAST_BEAT_SECONDS = 2.0
 
 #: seconds past `shutdown_seconds` that a stop may take
 STOP_SECONDS = CUT_SHORT_SECONDS + LAST_BEAT_SECONDS
+
+#: what to do about a mail that can't be sent although nothing is wrong with it
+REMEDY = "The operator has to mend this: see [smtp] and the mail server. Until then mails wait."
 
 #: codes of failures that say nothing about the mail: the next one would meet the same
 MAIL_SERVER_CODES = frozenset(
@@ -137,6 +142,7 @@ class Worker:
             log, "out_of_resources", "resources_available", quiet_seconds=QUIET_SECONDS
         )
         self._mail_outage = Outage(log, "mail_failed", "mail_server_available")
+        self._mail_refusal = Outage(log, "mail_failed", "mails_accepted")
         self._stopping = threading.Event()
         self._cutting_short = False
         self._ended = threading.Event()
@@ -359,29 +365,22 @@ class Worker:
         else:
             self._persist(lambda: self._outbox.sent(mail))
             self._mail_outage.succeed()
+            self._mail_refusal.succeed()
             log.info("mailed", job=mail.job_id)
 
     def _send(self, mail: Mail) -> bool:
-        self._mailer.send(self._compose(mail), mail.recipient)
+        message = compose(mail, self._config.smtp, self._config.server.public_url)
+        self._mailer.send(message, mail.recipient)
         return True
 
     def _report_undelivered(self, mail: Mail, failure: Failure) -> None:
-        """Log a failure; of those that are the mail server's, the first of an outage."""
-        report = self._mail_outage.fail if failure.code in MAIL_SERVER_CODES else _log_mail_failed
+        """Log a failure; of those that are not the mail's, the first of an outage."""
+        report: Callable[..., None] = _log_mail_failed
+        if isinstance(failure, OperatorFailure):
+            report = functools.partial(self._mail_refusal.fail, remedy=REMEDY)
+        elif failure.code in MAIL_SERVER_CODES:
+            report = self._mail_outage.fail
         report(job=mail.job_id, attempt=mail.attempts, code=failure.code, reason=failure.message)
-
-    def _compose(self, mail: Mail) -> EmailMessage:
-        report = Report(
-            job_id=mail.job_id,
-            url=mail.url,
-            status=mail.status,
-            md5=mail.md5,
-            size=mail.size,
-            finished_at=mail.finished_at,
-            error_message=mail.error_message,
-            link=f"{self._config.server.public_url}/jobs/{mail.job_id}",
-        )
-        return compose(report, sender=self._config.smtp.sender_address, recipient=mail.recipient)
 
     # --- chores ------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Mail servers on loopback for tests.
 
-`Postbox` is a real one (aiosmtpd): it keeps what it accepts, with TLS and login as wanted. `ScriptedPostbox` speaks
-the same protocol from a script, so that it can refuse, hang up, be silent or drip at any step:
+`Postbox` is a real one (aiosmtpd): it keeps what it accepts, with TLS and login as wanted.
+`ScriptedPostbox` speaks the same protocol from a script, so that it can refuse, hang up, be silent
+or drip at any step:
 
     with Postbox() as postbox:
         …  # deliver to postbox.host, postbox.port
@@ -65,7 +66,10 @@ class Mail:
 
 
 def certificates(folder: Path, *names: str) -> tuple[ssl.SSLContext, str]:
-    """Make a server's TLS context for `names` (localhost and 127.0.0.1) and the file of the authority behind it."""
+    """Make a server's TLS context for `names`, and the file of its authority.
+
+    Without names it is for localhost and 127.0.0.1.
+    """
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*(names or ("localhost", "127.0.0.1"))).configure_cert(context)
@@ -78,7 +82,7 @@ class Postbox:
     """A mail server that accepts everything, after a login where `login` is a user and a password.
 
     `starttls` and `tls` are the server's TLS contexts; a login is offered only within TLS unless
-    `login_without_tls`.
+    `login_without_tls`, by `mechanisms`.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Postbox:
         tls: ssl.SSLContext | None = None,
         login: tuple[str, str] | None = None,
         login_without_tls: bool = False,
+        mechanisms: str = "PLAIN LOGIN",
         address: str = "127.0.0.1",
     ) -> None:
         self.mails: list[Mail] = []
@@ -101,6 +106,7 @@ class Postbox:
             auth_required=login is not None,
             # aiosmtpd doesn't count implicit TLS as TLS
             auth_require_tls=not (login_without_tls or tls),
+            auth_exclude_mechanism={"PLAIN", "LOGIN"} - set(mechanisms.split()),
         )
         self.host, self.port = self._controller.hostname, self._controller.port
 
@@ -162,7 +168,7 @@ class _Controller(Controller):
         return self._servers[-1]
 
     def hang_up(self) -> None:
-        """Drop the connections: from Python 3.12 on a server that stops waits for its clients to leave."""
+        """Drop the connections: from Python 3.12 on a stopping server waits for its clients."""
         for server in self._servers:
             if server.transport:
                 self.loop.call_soon_threadsafe(server.transport.abort)
@@ -187,12 +193,14 @@ SILENCE = object()
 
 Answer = str | Drip | object
 
-#: what a good server says at each step; END is the dot after the mail
+#: what a good server says at each step; RESPONSE is the answer to a challenge of AUTH, END the dot
+#: after the mail
 GOOD = {
     "CONNECT": "220 postbox ESMTP",
     "EHLO": "250-postbox\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN",
     "STARTTLS": "220 go ahead",
     "AUTH": "235 welcome",
+    "RESPONSE": "235 welcome",
     "MAIL": "250 OK",
     "RCPT": "250 OK",
     "DATA": "354 go ahead",
@@ -203,10 +211,11 @@ GOOD = {
 
 
 class ScriptedPostbox:
-    """A mail server that answers from a script: for each step the answers in turn, then those of a good one.
+    """A mail server that answers from a script: at each step its answers in turn, then good ones.
 
-    The steps are GOOD's. `tls` makes it speak TLS from the first byte, `starttls` after that command; `heard` lists
-    the steps in the order they came, over all connections.
+    The steps are GOOD's. `tls` makes it speak TLS from the first byte, `starttls` after that
+    command; `heard` lists the steps in the order they came, `lines` the commands, over all
+    connections.
     """
 
     def __init__(
@@ -220,6 +229,7 @@ class ScriptedPostbox:
         assert not unknown, f"no such step: {unknown}"
         self.mails: list[Mail] = []
         self.heard: list[str] = []
+        self.lines: list[str] = []
         self.connections = 0
         self._tls, self._starttls = tls, starttls
         self._answers: dict[str, Iterator[Answer]] = {
@@ -270,8 +280,9 @@ class ScriptedPostbox:
         lines = connection.makefile("rb")
         going_on = self._answer(connection, "CONNECT")
         while going_on and (line := lines.readline()):
-            verb, _, rest = line.decode("ascii", "replace").strip().partition(" ")
-            step = verb.upper()
+            self.lines.append(line.decode("ascii", "replace").strip())
+            verb, _, rest = self.lines[-1].partition(" ")
+            step = "RESPONSE" if going_on == "334" else verb.upper()
             going_on = self._answer(connection, step)
             if step == "MAIL":
                 sender, recipients = _address(rest), []
@@ -286,7 +297,7 @@ class ScriptedPostbox:
                 lines = connection.makefile("rb")
 
     def _answer(self, connection: socket.socket, step: str, mail: Mail | None = None) -> str:
-        """Answer `step` and keep a `mail` accepted; tell the code sent, nothing where the connection is to end."""
+        """Answer `step`, keep an accepted `mail` and return the code sent; empty: hang up."""
         self.heard.append(step)
         answer = next(self._answers.get(step, iter(())), GOOD.get(step, "500 what?"))
         if isinstance(answer, Drip):

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
 from md5light.job import STATUSES, Hashed, describe
-from md5light.mail.mailer import Report, compose
+from md5light.mail.messages import compose
 from md5light.queue import open_database
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
@@ -341,12 +342,7 @@ def test_a_retried_job_owes_its_mail_anew(
         mail = outbox.claim("w1")
         assert mail
         assert (mail.job_id, mail.status, mail.attempts) == (job_id, status, 1)
-        report = Report(
-            mail.job_id, mail.url, mail.status, mail.md5, mail.size, mail.finished_at, None, ""
-        )
-        message_ids.append(
-            compose(report, sender="md5@example.org", recipient=mail.recipient)["Message-ID"]
-        )
+        message_ids.append(compose(mail, SmtpConfig(), "http://localhost")["Message-ID"])
         assert outbox.sent(mail)
         if status == "failed":
             retried = in_json(run("md5light", "jobs", "retry", job_id, "--json", cwd=tmp_path))

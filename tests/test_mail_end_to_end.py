@@ -61,7 +61,7 @@ def kill_worker(pool: Command) -> None:
     wait_until(lambda: worker not in pool.children(), message="the death of the worker")
 
 
-# --- a mail server that does not do what it should ---------------------------------------------------------------
+# --- a mail server that does not do what it should -------------------------------------------------
 
 
 @pytest.mark.parametrize("answer", [SILENCE, Drip()], ids=["silent", "dripping"])
@@ -139,6 +139,26 @@ def test_550_costs_one_attempt_and_no_result_and_no_other_mail(tmp_path: Path) -
         assert postbox.heard.count("RCPT") == 2
 
 
+@pytest.mark.parametrize("step", ["MAIL", "RCPT", "END"])
+def test_what_the_operator_has_to_mend_delays_mails_and_is_said_aloud(
+    tmp_path: Path, step: str
+) -> None:
+    words = f"550 5.7.1 {ANN}: relaying denied"
+    with Origin() as origin, ScriptedPostbox(**at(step, [words])) as postbox:
+        with running(tmp_path, queue=AT_ONCE, smtp=smtp(postbox)) as service:
+            job_id = service.submit(origin.serve("/file", b"body"), email=ANN)
+            wait_for_mail(service, job_id, "sent")
+            lines = service.commands[-1].lines.splitlines()
+        assert len(postbox.mails) == 1
+    (line,) = [line for line in lines if "event=mail_failed" in line]
+    assert "level=error" in line
+    assert f"job={job_id}" in line
+    assert "550 5.7.1" in line
+    assert "The operator has to mend this" in line
+    assert ANN not in line
+    assert "denied" not in line
+
+
 def test_a_mail_is_given_up_after_give_up_days(tmp_path: Path) -> None:
     with Origin() as origin, ScriptedPostbox(DATA=repeat("451 later")) as postbox:
         with running(tmp_path, queue=AT_ONCE, smtp=smtp(postbox, give_up_days=0.08)) as service:
@@ -185,12 +205,12 @@ def test_a_mail_that_can_not_be_made_stops_no_other(tmp_path: Path) -> None:
             wait_for_mail(service, whole, "sent")
 
 
-# --- a worker that is killed -------------------------------------------------------------------------------------
+# --- a worker that is killed -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "END"])
 def test_a_worker_killed_before_the_250_sends_one_mail(tmp_path: Path, step: str) -> None:
-    """The worker dies when the server has heard `step` (END: the whole mail) and has not answered yet."""
+    """The worker dies when the server has heard `step` and has not answered; END: the whole mail."""
 
     def kill_once() -> Iterator[object]:
         kill_worker(service.commands[-1])
@@ -243,7 +263,7 @@ def test_a_worker_killed_after_our_note_sends_no_other_mail(tmp_path: Path) -> N
         assert message_ids(postbox) == [f"<{job_id}@example.org>" for job_id in ids]
 
 
-# --- secrets -----------------------------------------------------------------------------------------------------
+# --- secrets ---------------------------------------------------------------------------------------
 
 
 def test_no_log_and_no_answer_holds_an_address_or_a_password(tmp_path: Path) -> None:
@@ -283,7 +303,7 @@ def test_no_log_and_no_answer_holds_an_address_or_a_password(tmp_path: Path) -> 
             assert secret not in told + logs
 
 
-# --- who may have mails sent, and how many -----------------------------------------------------------------------
+# --- who may have mails sent, and how many ---------------------------------------------------------
 
 
 def submit(service: Service, *, via: str = "", **fields: str) -> requests.Response:

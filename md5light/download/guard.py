@@ -192,9 +192,8 @@ class OwnAddresses:
         try:
             return frozenset((*_ipv4_addresses(self._folder), *_ipv6_addresses(self._folder)))
         except (OSError, ValueError, IndexError) as error:
-            reason = getattr(error, "strerror", None) or "not in the form that Linux writes"
             raise OwnAddressesUnknown(
-                f"can't read the machine's own addresses in {self._folder}: {reason}"
+                f"{self._folder}: the machine's own addresses can't be read: {error}"
             ) from None
 
 

@@ -1,36 +1,50 @@
-"""Keeping mails in a Maildir, where no mail server is configured."""
+"""Keeping mails where no mail server is configured: https://cr.yp.to/proto/maildir.html"""
 
 from __future__ import annotations
 
-import mailbox
+import contextlib
 import os
-from collections.abc import Iterator
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
-from md5light.errors import TemporaryFailure
+from md5light.errors import OperatorFailure
 from md5light.logs import Log
 
 log = Log(__name__)
 
+#: part of each file name that is made here, so that no other program's file is ever removed
+OWN = "md5light-"
+
+#: a file in tmp/ that is older than this many seconds was left by a crash (maildir(5))
+STALE_SECONDS = 36 * 3600
+
 
 class Maildir:
-    """A Maildir that mail readers can open; it is made at the first mail, for its owner's eyes alone."""
-
-    #: there is no server whose words could be told
-    answer = ""
+    """A Maildir that mail readers can open, for its owner's eyes alone; the first mail makes it."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
-    def steps(self, message: EmailMessage, recipient: str) -> Iterator[str]:  # noqa: ARG002
-        """Keep `message`, on the disk when this ends; names its one step before it is taken."""
-        yield "maildir"
+    def deliver(
+        self,
+        message: EmailMessage,
+        recipient: str,  # noqa: ARG002 - the Maildir is one for all
+        on_step: Callable[[str], object],
+    ) -> None:
+        """Keep `message`, on the disk when this returns."""
+        on_step("maildir")
+        data = message.as_bytes(policy=message.policy.clone(linesep="\n"))
         try:
-            kept = self._keep(message.as_bytes(policy=message.policy.clone(linesep="\n")))
-        except (OSError, mailbox.Error):
-            problem = "The mail could not be written to the Maildir; [smtp] maildir names it."
-            raise TemporaryFailure("not_kept", problem) from None
+            self._make()
+            self._remove_stale(time.time())
+            kept = self._keep(data)
+        except OSError as error:
+            problem = f"The mail could not be written: {error.strerror}; see [smtp] maildir."
+            raise OperatorFailure("not_kept", problem) from None
         log.info("mail_kept", path=kept)
 
     def close(self) -> None:
@@ -39,18 +53,63 @@ class Maildir:
     def stop(self) -> None:
         """Do nothing: nothing is waited for."""
 
+    def _make(self) -> None:
+        """Make the folders that are missing, each with the owner of the one that it is in."""
+        for name in ("tmp", "new", "cur"):
+            missing = [self._path / name, *(self._path / name).parents]
+            for folder in reversed([folder for folder in missing if not folder.exists()]):
+                folder.mkdir(mode=0o700, exist_ok=True)  # another process may make it, too
+                with _opened(folder, os.O_DIRECTORY | os.O_NOFOLLOW) as descriptor:
+                    _leave_to_owner(descriptor, folder.parent)
+                _sync(folder.parent)
+
+    def _remove_stale(self, now: float) -> None:
+        """Remove what a crash has left in tmp/."""
+        for file in (self._path / "tmp").glob(f"*.{OWN}*"):
+            with contextlib.suppress(FileNotFoundError):  # another process may remove it, too
+                if file.stat().st_mtime < now - STALE_SECONDS:
+                    file.unlink()
+
     def _keep(self, data: bytes) -> Path:
-        # Made here and not by mailbox, which fails where two processes do it at the same moment.
-        for folder in (self._path, self._path / "tmp", self._path / "new", self._path / "cur"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = mailbox.Maildir(self._path, create=False).add(data)
-        _sync(self._path / "new")  # mailbox has synced the file, not its name
-        return self._path / "new" / key
+        """Write to tmp/, then move to new/: a reader never sees a part of a mail."""
+        host = socket.gethostname().replace("/", r"\057").replace(":", r"\072")
+        name = f"{int(time.time())}.{OWN}{uuid.uuid4().hex}.{host}"
+        unfinished, kept = self._path / "tmp" / name, self._path / "new" / name
+        try:
+            with _opened(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+                _leave_to_owner(descriptor, unfinished.parent)
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(data)
+                os.fsync(descriptor)
+            unfinished.rename(kept)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        _sync(kept.parent)
+        return kept
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, mode=0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    """Bring the names in `folder` to the disk."""
+    with _opened(folder, os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+
+
+def _leave_to_owner(descriptor: int, folder: Path) -> None:
+    """Give what root has made to the owner of the folder that it is in, as SQLite does.
+
+    Or a command that the administrator runs as root would shut the service out.
+    """
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        with contextlib.suppress(PermissionError):  # root of a container or over NFS may not
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -19,7 +19,7 @@ from md5light.download.guard import Guard
 from md5light.errors import DatabaseUnavailable, Refused
 from md5light.job import Job, describe, error_of
 from md5light.logs import Log
-from md5light.mail.mailer import check_address
+from md5light.mail.addresses import check_address
 from md5light.queue.jobs import Queue, QueueFull, TooMany
 from md5light.queue.totals import Totals
 from md5light.web import metrics

@@ -1,0 +1,144 @@
+"""What mails say."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from datetime import datetime, timezone
+from email import policy
+from email.headerregistry import Address
+from email.message import EmailMessage
+
+from md5light import mailbox
+from md5light.config import SmtpConfig
+from md5light.errors import PermanentFailure
+from md5light.job import Mail
+
+#: quoted-printable's lines have at most 76 characters (RFC 2045 section 6.7); Python makes them 78
+POLICY = policy.SMTP.clone(max_line_length=76)
+
+#: what a subject does not show of a name that a stranger chose
+UNSAFE = re.compile(r"[^A-Za-z0-9.+~-]+")
+
+#: characters of a name in a subject, at most, so that the header stays one line
+NAME_LENGTH = 48
+
+
+def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
+    """Write the mail that tells how a job ended; `public_url` is where people reach the service.
+
+    It is the same to the byte at each attempt, so that a doubled one is recognised: its Message-ID
+    comes from the job's id, its Date is when the job ended (the moment the mail was complete, RFC
+    5322 section 3.6.1). What strangers chose is one line each in the text; of it, only a name in
+    safe characters reaches a header.
+    """
+    ended = datetime.fromtimestamp(int(mail.finished_at), timezone.utc)
+    message = _message(
+        f"md5light: {mail.status}: {_name(mail.url)}",
+        [
+            *(_done(mail) if mail.status == "done" else _failed(mail)),
+            f"When:   {ended:%Y-%m-%d %H:%M:%S} UTC",
+            f"More:   {_one_line(public_url)}/jobs/{mail.job_id}",
+            "",
+            "You get this mail because this address was given when the URL was submitted to",
+            f"md5light at {_one_line(public_url)}.",
+            f"If you did not ask for it or want no more mails, write to {_contact(config)}.",
+        ],
+        ended,
+        config,
+        mail.recipient,
+    )
+    message["Message-ID"] = f"<{mail.job_id}@{_domain(config)}>"
+    return message
+
+
+def compose_test(config: SmtpConfig, recipient: str) -> EmailMessage:
+    """Write a mail that says only that mails arrive."""
+    lines = ["Mails from md5light arrive at this address.", "It was given to md5light mail test."]
+    now = datetime.now(timezone.utc)
+    return _message("md5light: test", lines, now, config, recipient)
+
+
+def plain(address: str) -> str:
+    """Return a recipient's `address`; PermanentFailure unless it is safe in headers and SMTP."""
+    if not mailbox.PLAIN_ADDRESS.fullmatch(address):
+        raise PermanentFailure("bad_address", "The recipient is not a plain mail address.")
+    return address
+
+
+def _done(mail: Mail) -> list[str]:
+    return [
+        "The file was downloaded and its MD5 computed.",
+        "",
+        f"URL:    {_one_line(mail.url)}",
+        f"MD5:    {mail.md5}",
+        f"Size:   {mail.size} {'byte' if mail.size == 1 else 'bytes'}",
+    ]
+
+
+def _failed(mail: Mail) -> list[str]:
+    return [
+        "The MD5 of the file could not be computed.",
+        "",
+        f"URL:    {_one_line(mail.url)}",
+        f"Reason: {_one_line(mail.error_message or 'unknown')}",
+    ]
+
+
+def _message(
+    subject: str, lines: list[str], date: datetime, config: SmtpConfig, recipient: str
+) -> EmailMessage:
+    message = EmailMessage(policy=POLICY)
+    message["From"] = _address(config.sender)
+    message["To"] = Address(addr_spec=plain(recipient))
+    if config.reply_to:
+        message["Reply-To"] = _address(config.reply_to)
+    message["Subject"] = subject
+    message["Date"] = date
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: machines need not answer
+    # Quoted-printable carries a URL of any length; a line of SMTP ends at 998 octets (RFC 5321
+    # section 4.5.3.1.6).
+    message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
+    return message
+
+
+def _address(text: str) -> Address:
+    name, address = mailbox.parse(text)
+    return Address(display_name=name, addr_spec=address)
+
+
+def _domain(config: SmtpConfig) -> str:
+    return config.sender_address.rpartition("@")[2]
+
+
+def _contact(config: SmtpConfig) -> str:
+    """Name who can stop mails: each domain has a postmaster (RFC 5321 section 4.5.1)."""
+    if config.reply_to:
+        return mailbox.parse(config.reply_to).address
+    return f"postmaster@{_domain(config)}"
+
+
+def _name(url: str) -> str:
+    """Name a file by the last part of its URL's path, else by the host."""
+    host, *parts = re.split(r"[?#]", url)[0].partition("://")[2].rstrip("/").split("/")
+    host = re.sub(r"^.*@|:\d+$", "", host)
+    name = _safe(urllib.parse.unquote(parts[-1])) if parts else ""
+    return name or _safe(host)
+
+
+def _safe(text: str) -> str:
+    """Replace what could be taken for something else; empty when nothing readable is left."""
+    name = UNSAFE.sub("_", text)
+    if not re.search("[A-Za-z0-9]", name):
+        return ""
+    if len(name) > NAME_LENGTH:
+        half = NAME_LENGTH // 2 - 2
+        name = f"{name[:half]}...{name[-half:]}"  # long names often differ at one end only
+    return name
+
+
+def _one_line(text: str) -> str:
+    """Percent-encode what would not be seen as it is: controls, line and direction marks."""
+    return "".join(
+        c if c.isprintable() else urllib.parse.quote(c, errors="surrogatepass") for c in text
+    )
