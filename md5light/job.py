@@ -104,7 +104,7 @@ def describe(job: Job) -> dict[str, object]:
         "attempts": job.attempts,
         "max_attempts": job.max_attempts,
         "next_attempt_at": _time(job.due_at) if waits else None,
-        "error": error_of(job) if job.error_code else None,
+        "error": error_of(job),
         "created_at": _time(job.created_at),
         "started_at": _time(job.started_at),
         "finished_at": _time(job.finished_at),
@@ -116,11 +116,11 @@ def describe(job: Job) -> dict[str, object]:
     }
 
 
-def error_of(job: Job) -> dict[str, str | None]:
-    """Tell why a job has not succeeded."""
+def error_of(job: Job) -> dict[str, str | None] | None:
+    """Tell why a job, or its latest attempt, has not succeeded; None where nothing is wrong."""
     if job.status == "canceled":
         return {"code": "canceled", "message": "The job was canceled."}
-    return {"code": job.error_code, "message": job.error_message}
+    return {"code": job.error_code, "message": job.error_message} if job.error_code else None
 
 
 def _time(seconds: float | None) -> str | None:

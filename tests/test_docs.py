@@ -11,7 +11,7 @@ import pytest
 
 import md5light
 from md5light.queue import jobs
-from md5light.web import answers, api
+from md5light.web import answers, api, forms, middleware
 from tests.origin import Origin
 from tests.service import running
 
@@ -55,9 +55,10 @@ def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
 
 def test_readme_names_the_codes_of_errors() -> None:
     named = set(re.findall(r"^\| `(\w+)` \| \d{3} \|", section("Codes of errors"), re.MULTILINE))
-    source = "".join(map(inspect.getsource, (answers, api, jobs)))
+    source = "".join(map(inspect.getsource, (answers, api, forms, middleware, jobs)))
     assert {code for code, _ in answers.ERRORS.values()} <= named
-    elsewhere = {"address_not_allowed", "invalid_email", "invalid_url"}  # of guard, mail and urls
+    # of guard, mail and urls
+    elsewhere = {"address_not_allowed", "port_not_allowed", "invalid_email", "invalid_url"}
     assert [code for code in named - elsewhere if f'"{code}"' not in source] == []
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 import requests
@@ -19,19 +22,22 @@ SITE = Path(__file__).parents[1] / "scripts/nginx.conf"
 
 
 class Nginx:
-    """nginx with the site as it is installed, but for its addresses."""
+    """nginx with the site as it is installed, but for its addresses and the path it is below."""
 
-    def __init__(self, folder: Path, server: str) -> None:
+    def __init__(self, folder: Path, server: str, path: str = "") -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         address = "{}:{}".format(*self._socket.getsockname())
-        self.url = f"http://{address}"
+        self.url = f"http://{address}{path}"
         site = SITE.read_text().replace("listen [::]:80;", "")
         for written, here in (
             ("listen 80;", f"listen {address};"),
-            ("http://127.0.0.1:8080", server),
+            ("proxy_pass http://127.0.0.1:8080;", f"proxy_pass {server}{'/' if path else ''};"),
+            ("location / {", f"location {path}/ {{"),
+            ("location = /metrics {", f"location = {path}/metrics {{"),
+            ("location = /readyz {", f"location = {path}/readyz {{"),
         ):
-            assert site.count(written) == 1
-            site = site.replace(written, here)
+            assert site.count(f"    {written}") == 1
+            site = site.replace(f"    {written}", here)
         user = "user root;" if os.getuid() == 0 else ""
         kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
         places = [f"{kind}_temp_path {folder}/{kind};" for kind in kinds]
@@ -149,6 +155,68 @@ def test_errors_are_told_as_without_nginx(
     assert through.headers["Content-Type"] == directly.headers["Content-Type"] == "application/json"
 
 
-def test_metrics_are_not_for_everybody(nginx: Nginx, service: Service) -> None:
-    assert requests.get(f"{nginx.url}/metrics", timeout=10).status_code == 404
-    assert requests.get(f"{service.url}/metrics", timeout=10).status_code == 200
+@pytest.mark.parametrize("path", ["/metrics", "/readyz", "//metrics", "/%72eadyz", "/x/../readyz"])
+def test_what_is_for_the_monitoring_is_not_for_everybody(
+    nginx: Nginx, service: Service, path: str
+) -> None:
+    assert status_of(nginx.url, path) == 404
+    assert status_of(service.url, path.replace("//", "/").removeprefix("/x/..")) == 200
+
+
+def status_of(url: str, path: str) -> int:
+    """Ask for `path` as it is written; requests would normalise it."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", urlsplit(url).path + path)
+        return connection.getresponse().status
+
+
+@contextlib.contextmanager
+def behind_nginx(
+    folder: Path, host: str = "127.0.0.1", path: str = "", **settings: object
+) -> Iterator[tuple[Service, Nginx]]:
+    server = {"port": 0, "host": host, "trusted_proxy": "127.0.0.1", **settings}
+    with Service(folder, server=server) as service:
+        command = service.start("server")
+        url = command.wait_for_line(r"listening url=(\S+)")[1]
+        nginx = Nginx(folder, f"http://{url}:" if url.startswith("unix:") else url, path)
+        nginx.start()
+        try:
+            yield service, nginx
+        finally:
+            nginx.stop()
+
+
+def submit_form(nginx: Nginx) -> requests.Response:
+    """Send the form as a browser sends it over plain HTTP."""
+    origin = "http://" + urlsplit(nginx.url).netloc
+    headers = {"Origin": origin, "Accept": "text/html"}
+    data = {"url": "http://files.example.com/a"}
+    return requests.post(
+        f"{nginx.url}/submit", data=data, headers=headers, timeout=10, allow_redirects=False
+    )
+
+
+@pytest.mark.parametrize("path", ["", "/md5", "/tools/md5"])
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_a_form_is_taken_on_any_port_and_below_any_path(
+    tmp_path: Path, path: str, unix: bool
+) -> None:
+    settings = {"base_url": f"http://md5.example.org{path}"} if path else {}
+    host = f"unix:{tmp_path}/http.sock" if unix else "127.0.0.1"
+    with behind_nginx(tmp_path, host, path, **settings) as (_, nginx):
+        answer = submit_form(nginx)
+        assert (answer.status_code, answer.headers["Location"][: len(path) + 6]) == (
+            303,
+            f"{path}/jobs/",
+        )
+        told = requests.post(f"{nginx.url}/submit", data={"url": "http://a.example/"}, timeout=10)
+        assert told.headers["Location"] == f"{path}/check?id={told.json()['id']}"
+        assert (
+            requests.get(urljoin(nginx.url, told.headers["Location"]), timeout=10).status_code
+            == 202
+        )
+        assert (
+            requests.get(urljoin(nginx.url, answer.headers["Location"]), timeout=10).status_code
+            == 200
+        )

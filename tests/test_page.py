@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from md5light.queue.jobs import Queue
-from md5light.web.page.browser import is_from_another_site, preferred_language, prefers_html
+from md5light.web.page.browser import preferred_language, prefers_html
 from md5light.web.page.card import make_card
 from md5light.web.page.language import LANGUAGES
 from md5light.web.page.words import REASONS
@@ -480,32 +480,6 @@ def test_a_form_of_another_site_makes_no_job(
         expect(page.get_by_role("alert")).to_contain_text("This form was sent by another web site")
         expect(page.locator("[aria-invalid=true]")).to_have_count(0)
         page.close()
-
-
-@pytest.mark.parametrize(
-    ("headers", "foreign"),
-    [
-        ({}, False),
-        ({"Sec-Fetch-Site": "same-origin"}, False),
-        ({"Sec-Fetch-Site": "none"}, False),
-        ({"Sec-Fetch-Site": "same-site"}, True),
-        ({"Sec-Fetch-Site": "cross-site"}, True),
-        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://inside:8080"}, True),
-        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://md5.example.org"}, False),
-        ({"Origin": "http://inside:8080"}, False),
-        ({"Origin": "https://md5.example.org"}, False),
-        ({"Origin": "http://inside"}, True),
-        ({"Origin": "http://elsewhere.example.org"}, True),
-        ({"Origin": "null"}, True),
-        ({"Origin": ""}, True),
-        ({"Origin": "http://[half"}, True),
-    ],
-)
-def test_browsers_tell_where_a_form_comes_from(headers: dict[str, str], foreign: bool) -> None:
-    assert (
-        is_from_another_site({"Host": "inside:8080", **headers}, "https://md5.example.org/sub")
-        == foreign
-    )
 
 
 def test_a_script_is_told_of_another_site_in_json(service: Service) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 import requests
 
+from md5light.web.answers import MAX_BODY_BYTES
 from tests.service import Service
 from tests.waiting import wait_until
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 FILE = "http://files.example.com/a"
+FORM = "application/x-www-form-urlencoded"
 JOB_FIELDS = (
     "id url status md5 size bytes_done bytes_total attempts max_attempts next_attempt_at error created_at started_at "
     "finished_at final_url content_type etag last_modified mail"
@@ -77,18 +79,18 @@ def stored_jobs(service: Service) -> int:
         ({"url": FILE, "email": "ann@example.com"}, None),
         ({"url": FILE, "email": ""}, None),
         (json.dumps({"url": FILE}), "application/json"),
-        (json.dumps({"url": FILE, "email": None, "more": [1]}), "application/json; charset=utf-8"),
+        (json.dumps({"url": FILE, "email": None}), "application/json; charset=utf-8"),
         (multipart(url=FILE), "multipart/form-data; boundary=b"),
-        (multipart(x_file="\xff", url=FILE), "Multipart/Form-Data; Boundary=b"),
+        (multipart(email="ann@example.com", url=FILE), "Multipart/Form-Data; Boundary=b"),
     ],
     ids=[
         "form",
         "with address",
         "blank address",
         "json",
-        "json with more",
+        "json with a charset",
         "multipart",
-        "multipart with more",
+        "multipart with address",
     ],
 )
 def test_a_job_is_accepted(service: Service, data: object, content_type: str | None) -> None:
@@ -120,6 +122,16 @@ def test_a_job_is_accepted(service: Service, data: object, content_type: str | N
         ({"url": "http://2130706433/"}, None, 400, "address_not_allowed"),
         ({"url": "http://[::ffff:10.0.0.1]/"}, None, 400, "address_not_allowed"),
         ({"url": "http://localhost:8080/"}, None, 400, "address_not_allowed"),
+        ({"url": "http://files.example.com:22/a"}, None, 400, "port_not_allowed"),
+        ({"url": "https://files.example.com:1023/a"}, None, 400, "port_not_allowed"),
+        ("url=http://files.example.com/get?a=1&b=2", FORM, 400, "unknown_parameter"),
+        ("b=2", FORM, 400, "unknown_parameter"),
+        (json.dumps({"url": FILE, "sha257": "x"}), "application/json", 400, "unknown_parameter"),
+        (json.dumps({"url": FILE, "more": [1]}), "application/json", 400, "unknown_parameter"),
+        (multipart(url=FILE, more="x"), "multipart/form-data; boundary=b", 400, "unknown_parameter"),
+        (multipart(url=FILE, x_file="\xff"), "multipart/form-data; boundary=b", 400, "unknown_parameter"),
+        ("url=http://files.example.com/a+b", FORM, 400, "invalid_url"),
+        ("url=http://files.example.com/a&email=ann+md5@example.com", FORM, 400, "invalid_email"),
         ({"url": FILE, "email": "nobody"}, None, 400, "invalid_email"),
         ({"url": FILE, "email": "a@example.com, b@example.com"}, None, 400, "invalid_email"),
         ('{"url":7}', "application/json", 400, "invalid_url"),
@@ -129,8 +141,8 @@ def test_a_job_is_accepted(service: Service, data: object, content_type: str | N
         ("{", "application/json", 400, "bad_request"),
         ("[" * 50_000, "application/json", 400, "bad_request"),
         (b"\xff\xfe{}", "application/json", 400, "bad_request"),
-        (b"url=http://example.com/%ff", "application/x-www-form-urlencoded", 400, "bad_request"),
-        (b"url=http://example.com/\xff", "application/x-www-form-urlencoded", 400, "bad_request"),
+        (b"url=http://example.com/%ff", FORM, 400, "bad_request"),
+        (b"url=http://example.com/\xff", FORM, 400, "bad_request"),
         ("--b\r\nrubbish", "multipart/form-data; boundary=b", 400, "bad_request"),
         ("rubbish", "multipart/form-data", 400, "bad_request"),
         (multipart(url="http://example.com/\xff"), "multipart/form-data; boundary=b", 400, "bad_request"),
@@ -139,7 +151,7 @@ def test_a_job_is_accepted(service: Service, data: object, content_type: str | N
         (multipart(url=FILE, email_file="a@example.com"), "multipart/form-data; boundary=b", 400, "invalid_email"),
         (f"url={FILE}", "text/plain", 415, "unsupported_media_type"),
         (b"<url/>", "application/xml", 415, "unsupported_media_type"),
-        (b"url=" + b"a" * 70_000, "application/x-www-form-urlencoded", 413, "body_too_large"),
+        (b"url=" + b"a" * 100_000, FORM, 413, "body_too_large"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_accepted_is_refused(
@@ -270,14 +282,36 @@ def test_health_and_readiness(service: Service) -> None:
         (b"GET http://[ HTTP/1.1\r\nHost: x", 400, "bad_request"),
         (b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000, 400, "bad_request"),
         (b"POST /submit HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip", 501, "not_implemented"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 33_000, 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000, 431, "headers_too_large"),
+        (b"GET /healthz HTTP/1.1", 400, "bad_request"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a", 400, "bad_request"),
+        (b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b", 400, "bad_request"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost:", 400, "bad_request"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a/b", 400, "bad_request"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a@b", 400, "bad_request"),
         (
-            b"POST /submit HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 65537",
+            b"POST /submit HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d"
+            % (MAX_BODY_BYTES + 1),
             413,
             "body_too_large",
         ),
     ],
-    ids=["header", "URI", "number", "coding", "large header", "large body announced"],
+    ids=[
+        "header",
+        "URI",
+        "number",
+        "coding",
+        "large header",
+        "very large header",
+        "no Host",
+        "two Hosts",
+        "two Hosts of HTTP/1.0",
+        "a second Host without a value",
+        "a path in Host",
+        "a name in Host",
+        "large body announced",
+    ],
 )
 def test_what_the_http_layer_refuses_is_answered_as_all_is(
     service: Service, request_: bytes, status: int, code: str
@@ -297,10 +331,50 @@ def test_what_the_http_layer_refuses_is_answered_as_all_is(
     )
 
 
-def test_the_largest_body_is_taken(service: Service) -> None:
-    form = f"url={FILE}&x=".ljust(65536, "x")
-    assert post(service, form, "application/x-www-form-urlencoded").status_code == 202
-    assert post(service, form + "x", "application/x-www-form-urlencoded").status_code == 413
+@pytest.mark.parametrize("letter", ["a", "é", "語", "😀"])
+def test_the_longest_url_is_taken_however_it_is_escaped(service: Service, letter: str) -> None:
+    start = "http://files.example.com/"
+    url = start + letter * (8192 - len(start))
+    everything = "url=" + "".join(f"%{byte:02X}" for byte in url.encode())
+    email = "a" * 64 + "@" + ".".join(["example"] * 23)
+    assert post(service, f"{everything}&email={email}", FORM).status_code == 202
+    for data, kind in (
+        ({"url": url}, None),
+        (json.dumps({"url": url}), "application/json"),
+        (
+            f"--b\r\nContent-Disposition: form-data; name=url\r\n\r\n{url}\r\n--b--\r\n".encode(),
+            "multipart/form-data; boundary=b",
+        ),
+    ):
+        assert post(service, data, kind).status_code == 202
+    refused = post(service, {"url": url + letter})
+    assert (refused.status_code, error_code(refused)) == (400, "invalid_url")
+
+
+def test_the_largest_body_is_read(service: Service) -> None:
+    form = "url=".ljust(MAX_BODY_BYTES, "x")
+    assert post(service, form, FORM).status_code == 400
+    assert post(service, form + "x", FORM).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("url=http://h.example/f?a=1&b=2", ["`b`", 'curl --data-urlencode "url=…"']),
+        ("url=http://h.example/f?a=1&b%00%1b=2", ["`b??`", 'curl --data-urlencode "url=…"']),
+        (f"url={FILE}&{'b' * 5000}=1", ["`" + "b" * 100 + "`"]),
+        (
+            f"url={FILE}&email=ann+md5@h.example",
+            ["`email`", "+", 'curl --data-urlencode "email=…"'],
+        ),
+        ("url=http://h.example/a+b", ["`url`", "+", 'curl --data-urlencode "url=…"']),
+    ],
+)
+def test_a_value_that_was_not_encoded_is_explained(
+    service: Service, form: str, words: list[str]
+) -> None:
+    message = post(service, form, FORM).json()["error"]["message"]
+    assert [word for word in words if word not in message] == []
 
 
 def test_a_request_without_a_body_is_not_waited_for(service: Service) -> None:

@@ -19,6 +19,7 @@ import requests
 
 from md5light import config, pool, server
 from md5light.notify import QUIET_SECONDS, Watchdog
+from md5light.web import http
 from tests.origin import Origin
 from tests.service import Command, Service
 from tests.waiting import wait_until
@@ -98,7 +99,7 @@ def test_both_services_have_the_same_sandbox() -> None:
 
 def test_systemd_waits_as_long_as_a_stop_may_take() -> None:
     seconds = {name: float(service_section(name)["TimeoutStopSec"]) for name in SERVICES}
-    assert seconds["md5light-server.service"] >= server.STOP_SECONDS + server.DISPATCHER_SECONDS
+    assert seconds["md5light-server.service"] >= server.STOP_SECONDS + http.DISPATCHER_SECONDS
     by_default = config.Config().worker.shutdown_seconds
     assert (
         seconds["md5light-worker.service"]
@@ -257,14 +258,29 @@ def test_a_passed_socket_is_served_and_its_clients_have_waited(tmp_path: Path) -
         assert command.stop() == 0
 
 
-def test_a_passed_socket_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_passed_unix_socket_is_served(tmp_path: Path) -> None:
+    path = tmp_path / "http"
     with Service(tmp_path) as service, socket.socket(socket.AF_UNIX) as passed:
-        passed.bind(str(tmp_path / "http"))
+        passed.bind(str(path))
         passed.listen()
+        command = start_with_socket(service, passed)
+        assert command.wait_for_line(r"listening url=(\S+)")[1] == f"unix:{path}"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.0 200 ")
+        assert command.stop() == 0
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+def test_a_passed_socket_of_another_kind_is_refused(
+    tmp_path: Path, family: socket.AddressFamily
+) -> None:
+    with Service(tmp_path) as service, socket.socket(family, socket.SOCK_DGRAM) as passed:
         command = start_with_socket(service, passed)
         assert command.process.wait(20) == 1
         assert command.lines.endswith(
-            "can't listen on the socket that was passed: it is not one of TCP\n"
+            "can't listen on the socket that was passed: it is no stream socket\n"
         )
 
 

@@ -1,23 +1,27 @@
-"""Answers: the one form that all of them have."""
+"""Answers: what a request is answered with, before it is written as JSON or as a page."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import bottle
 
-from md5light.errors import DatabaseUnavailable
-from md5light.logs import Log
+from md5light.download.urls import MAX_CHARACTERS
+from md5light.errors import Md5lightError
+from md5light.job import Job, describe
 
-log = Log(__name__)
-
-#: bytes of a request's body; a URL of 8,192 characters with every one escaped fits twice
-MAX_BODY_BYTES = 64 * 1024
+#: bytes of a request's body: the longest URL with every character escaped (four bytes of UTF-8 take
+#: twelve), and room for the other fields
+MAX_BODY_BYTES = 12 * MAX_CHARACTERS + 1536
 
 #: seconds after which a client may try again when the queue is full or the database out of reach
 RETRY_AFTER_SECONDS = 5
 
-#: code and sentence for what the HTTP layer itself refuses
+#: code and sentence of what the HTTP layer itself refuses
 ERRORS = {
     400: ("bad_request", "The request is malformed."),
     404: ("not_found", "There is nothing at this path."),
@@ -33,12 +37,44 @@ ERRORS = {
 }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer that is no error; `value` is a job, bytes, or whatever JSON can hold."""
+
+    status: int
+    value: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+#: for any id that names no job, malformed ones included
+NOT_FOUND = Answer(404, {"status": "not found"})
+
+
+class Problem(Md5lightError):
+    """A request is answered with an error; `code` is one of the documented codes of HTTP errors.
+
+    `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+
+
+def standard_problem(status: int) -> Problem:
+    """Return the problem that `ERRORS` has for `status`."""
+    return Problem(status, *ERRORS[status])
+
+
 def to_json(value: object) -> bytes:
     """Write `value` as the API does: keys sorted, no spaces, one line, UTF-8."""
-    return (
-        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        + b"\n"
-    )
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode() + b"\n"
 
 
 def error_body(code: str, message: str) -> bytes:
@@ -46,29 +82,15 @@ def error_body(code: str, message: str) -> bytes:
     return to_json({"error": {"code": code, "message": message}})
 
 
-def answer(status: int, value: object, **headers: str) -> bottle.HTTPResponse:
-    named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return bottle.HTTPResponse(
-        to_json(value),
-        status,
-        {"Content-Type": "application/json", "Cache-Control": "no-store", **named},
-    )
+def as_json(outcome: Answer | Problem) -> bottle.HTTPResponse:
+    """Render an answer or a problem for programs."""
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store", **outcome.headers}
+    return bottle.HTTPResponse(_body(outcome), outcome.status, headers)
 
 
-def error(status: int, code: str, message: str, **headers: str) -> bottle.HTTPResponse:
-    return answer(status, {"error": {"code": code, "message": message}}, **headers)
-
-
-def try_later(code: str, message: str) -> bottle.HTTPResponse:
-    return error(503, code, message, Retry_After=str(RETRY_AFTER_SECONDS))
-
-
-def unreadable(reason: DatabaseUnavailable) -> bottle.HTTPResponse:
-    log.error("database_unavailable", reason=reason)
-    return try_later(
-        "database_unavailable", "The database does not answer or can't be written now."
-    )
-
-
-def not_found() -> bottle.HTTPResponse:
-    return answer(404, {"status": "not found"})
+def _body(outcome: Answer | Problem) -> bytes:
+    if isinstance(outcome, Problem):
+        return error_body(outcome.code, outcome.message)
+    if isinstance(outcome.value, bytes):
+        return outcome.value
+    return to_json(describe(outcome.value) if isinstance(outcome.value, Job) else outcome.value)

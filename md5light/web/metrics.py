@@ -35,7 +35,7 @@ def render(snapshot: Snapshot) -> str:
             "hashed_bytes_total",
             "counter",
             "Bytes of done downloads.",
-            [("", snapshot.hashed_bytes)],
+            [("", max(0, snapshot.hashed_bytes))],
         ),
         ("mails_total", "counter", "Mails by result.", _mails(snapshot.mails)),
         ("mails_waiting", "gauge", "Mails that are owed.", [("", snapshot.mails_waiting)]),
@@ -73,7 +73,8 @@ def _durations(snapshot: Snapshot) -> list[str]:
     for end in (*BUCKETS, math.inf):
         sofar += snapshot.durations.get(end, 0)
         samples.append((f'_bucket{{le="{_number(end)}"}}', float(sofar)))
-    samples += [("_sum", snapshot.duration_seconds), ("_count", sofar)]
+    # Where the clock was set back, a job may seem to have ended before it came.
+    samples += [("_sum", max(0.0, snapshot.duration_seconds)), ("_count", sofar)]
     return _family(name, "histogram", "Time from submission to the end of a job.", samples)
 
 

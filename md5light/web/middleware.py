@@ -1,4 +1,7 @@
-"""What every request goes through: whose it is, its id, the access log, security headers, and the last resort."""
+"""What every request goes through: its client and id, the access log, security headers, and errors.
+
+Also the check that no page of another site made a browser send the request.
+"""
 
 from __future__ import annotations
 
@@ -6,63 +9,155 @@ import ipaddress
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from md5light.config import Network
 from md5light.logs import Log, request_id
-from md5light.web.answers import ERRORS, error_body
+from md5light.web.answers import ERRORS, Problem, error_body
 
 log = Log(__name__)
 
 StartResponse = Callable[..., Any]
-WSGI = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+Environ = dict[str, Any]
+WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-#: what is taken over as a request's id from a client or a proxy
+#: what a client or a proxy may give a request as its id
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 #: an address with its port, as some proxies write it; an IPv6 address in brackets
 ADDRESS_AND_PORT = re.compile(r"\[(.+)\](?::\d+)?|([^:]+):\d+")
 
-#: for whatever an answer does not say otherwise
+#: proxies in a row whose addresses are looked at
+MAX_PROXIES = 16
+
+#: characters of a header's value that are put into a client's address, a message or the log
+MAX_SHOWN = 200
+
+#: characters of a path or a method in the log
+MAX_LOGGED = 2000
+
+#: where the answer itself does not set them
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
+#: `Sec-Fetch-Site` of a form on our own page, and of what a person started by hand
+OWN_SITE = ("same-origin", "none")
+
+#: how waitress names the peer of a Unix socket
+UNIX_PEER = "localhost"
+
 
 def behind(proxies: Sequence[Network], app: WSGI) -> WSGI:
-    """Wrap `app` so that a request that comes through one of `proxies` has the address of its client.
+    """Wrap `app` so that a request that comes through `proxies` tells of its client, not of them.
 
-    That is the last entry of X-Forwarded-For, the proxy's own; what stands before it came with the request.
+    The client is the last entry of X-Forwarded-For that is none of `proxies`: what stands before it
+    came with the request. Of X-Forwarded-Host and X-Forwarded-Proto the last entry counts. Whoever
+    may open a Unix socket counts as a proxy where there are any.
     """
 
-    def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        named = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
-        if named and _is_in(environ["REMOTE_ADDR"], proxies):
-            match = ADDRESS_AND_PORT.fullmatch(named)
-            environ["REMOTE_ADDR"] = (match[1] or match[2]) if match else named
+    def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        peer = _unmapped(environ["REMOTE_ADDR"])
+        environ["REMOTE_ADDR"] = peer
+        if proxies and (peer == UNIX_PEER or _is_in(peer, proxies)):
+            environ["REMOTE_ADDR"] = _client(environ.get("HTTP_X_FORWARDED_FOR", ""), proxies, peer)
+            for header, key in (("HOST", "HTTP_HOST"), ("PROTO", "wsgi.url_scheme")):
+                if forwarded := _last(environ.get(f"HTTP_X_FORWARDED_{header}", "")):
+                    environ[key] = forwarded
         return app(environ, start_response)
 
     return serve
 
 
+def _client(forwarded_for: str, proxies: Sequence[Network], peer: str) -> str:
+    client = peer
+    for entry in reversed(forwarded_for.rsplit(",", MAX_PROXIES)[-MAX_PROXIES:]):
+        named = entry.strip()[:MAX_SHOWN]
+        if not named:
+            continue
+        match = ADDRESS_AND_PORT.fullmatch(named)
+        client = _unmapped((match[1] or match[2]) if match else named)
+        if not _is_in(client, proxies):
+            break
+    return client
+
+
+def _last(header: str) -> str:
+    return header.rpartition(",")[2].strip()[:MAX_SHOWN]
+
+
+def _unmapped(address: str) -> str:
+    """Write ::ffff:192.0.2.1, as a socket for both families has it, as 192.0.2.1."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 def _is_in(address: str, networks: Sequence[Network]) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
-    except ValueError:  # such as the peer of a Unix socket
+    except ValueError:  # no address at all, such as `unknown`
         return False
     return any(parsed in network for network in networks)
 
 
-def observed(app: WSGI) -> WSGI:
-    """Wrap `app` so that each request has an id and a line in the log, and no client ever sees a traceback.
+def refuse_other_sites(environ: Mapping[str, Any], base_url: str) -> None:
+    """Raise Problem where a page of another site made a browser send this request.
 
-    The log holds the path without its query: that may be anybody's secret.
+    Browsers name the site in `Sec-Fetch-Site`, or, where the connection is not encrypted, in
+    `Origin` alone; who sends neither is no browser. A proxy may have changed `Host`, so `base_url`
+    counts as our own, too. Where it is set, another name in `Host` does not: it may be a name of
+    the other site that leads to this machine (DNS rebinding).
+    """
+    site, origin = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN")
+    if not site and origin is None:
+        return
+    host, public = _authority(environ.get("HTTP_HOST", "")), _authority(base_url)
+    own = {public} if public and _is_name(host) else {public, host}
+    sender = host if site and origin in (None, "null") else _authority(origin or "")
+    foreign = site not in OWN_SITE if site else sender not in own - {""}
+    if foreign or (public and sender not in own):
+        raise _cross_site(site, origin, environ.get("HTTP_HOST"), base_url=base_url)
+
+
+def _cross_site(*headers: str | None, base_url: str) -> Problem:
+    site, origin, host = (text[:MAX_SHOWN] if text else "missing" for text in headers)
+    log.warning("cross_site", site=site, origin=origin, host=host, base_url=base_url)
+    return Problem(
+        403,
+        "cross_site",
+        f"A page of another site sent the request: Origin is {origin}, Host is {host},"
+        f" Sec-Fetch-Site is {site}, and [server] base_url is {base_url or 'not set'}."
+        " Where a proxy changes Host, set base_url to the address that browsers show.",
+    )
+
+
+def _authority(url: str) -> str:
+    """Return host and port of a URL or of a Host header, without the usual ports."""
+    netloc = url.rpartition("://")[2].partition("/")[0].lower()
+    return re.sub(r":(80|443)\Z", "", netloc)
+
+
+def _is_name(authority: str) -> bool:
+    """Tell whether the host is a name that anybody's name servers may answer for."""
+    host = re.sub(r":[0-9]*\Z", "", authority).strip("[]")
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
+def observed(app: WSGI) -> WSGI:
+    """Wrap `app` so that each request has an id and a line in the log, and no answer a traceback.
+
+    The log holds the path without its query, which may be a secret.
     """
 
-    def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         given = environ.get("HTTP_X_REQUEST_ID", "")
         identity = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = request_id.set(identity)
@@ -84,27 +179,25 @@ def observed(app: WSGI) -> WSGI:
     return serve
 
 
-def _answered(app: WSGI, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+def _answered(app: WSGI, environ: Environ, start: StartResponse) -> Iterable[bytes]:
     try:
         return app(environ, start)
     except Exception:
-        log.exception("request_broke", method=environ["REQUEST_METHOD"], path=environ["PATH_INFO"])
+        log.exception("request_failed", **_request_line(environ))
         body = error_body(*ERRORS[500])
-        start(
-            "500 Internal Server Error",
-            [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
-        )
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start("500 Internal Server Error", headers)
         return [body]
 
 
-def _log_access(environ: dict[str, Any], status: int, seconds: float) -> None:
-    path = environ.get("bottle.raw_path", environ["PATH_INFO"])
+def _log_access(environ: Environ, status: int, seconds: float) -> None:
+    """Log a request; reading that succeeds is the usual thing, and worth a line at `debug` only."""
+    usual = environ["REQUEST_METHOD"] in ("GET", "HEAD") and 200 <= status < 400
     client = environ.get("REMOTE_ADDR", "")
-    log.info(
-        "request",
-        method=environ["REQUEST_METHOD"],
-        path=path,
-        status=status,
-        client=client,
-        seconds=seconds,
-    )
+    write = log.debug if usual else log.info
+    write("request", **_request_line(environ), status=status, client=client, seconds=seconds)
+
+
+def _request_line(environ: Environ) -> dict[str, str]:
+    path = str(environ.get("bottle.raw_path", environ["PATH_INFO"]))
+    return {"method": environ["REQUEST_METHOD"][:MAX_LOGGED], "path": path[:MAX_LOGGED]}

@@ -1,18 +1,18 @@
-"""What a browser says of itself in the headers of a request, and what follows from it."""
+"""The choices that a browser states in the headers of a request."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-#: what `Sec-Fetch-Site` says of a form on our own page, and of what a person started by hand
-OWN_SITE = ("same-origin", "none")
+#: characters of a header that are read: enough for any browser, and no work for anybody else
+MAX_CHARACTERS = 1000
 
 
 def prefers_html(headers: Mapping[str, str]) -> bool:
-    """Tell whether the client would rather have a page than JSON, as browsers would.
+    """Tell whether the client prefers a page to JSON, as browsers do.
 
-    Whoever takes both alike, such as curl with its `*/*`, is a script.
+    A client that takes both alike, such as curl with its `*/*`, is a script.
     """
     accepted = _weights(headers.get("Accept", ""))
     html, data = (_media_weight(accepted, kind) for kind in ("text/html", "application/json"))
@@ -32,27 +32,10 @@ def preferred_language(headers: Mapping[str, str]) -> str:
     return "ru" if russian > english else "en"
 
 
-def is_from_another_site(headers: Mapping[str, str], public_url: str) -> bool:
-    """Tell whether a page of another site made the browser send this request.
-
-    Browsers say so in `Sec-Fetch-Site`, or, where the connection is not encrypted, by `Origin` only. A proxy may
-    have changed `Host`, so the public address counts as ours as well. Who sends neither header is not a browser.
-    """
-    site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
-    if site:
-        return site not in OWN_SITE
-    return origin is not None and _host(origin) not in (headers.get("Host"), _host(public_url))
-
-
-def _host(url: str) -> str:
-    """Return host and port as they are written, also of what is no possible URL."""
-    return url.partition("://")[2].partition("/")[0]
-
-
 def _weights(header: str) -> dict[str, float]:
     """Read a list of choices with weights (RFC 9110, 12.4.2)."""
     weights = {}
-    for choice in header.lower().split(","):
+    for choice in header[:MAX_CHARACTERS].lower().split(","):
         name, *parameters = (part.strip() for part in choice.split(";"))
         given = [part[2:] for part in parameters if re.fullmatch(r"q=[01](\.[0-9]{0,3})?", part)]
         weights[name] = float(given[0]) if given else 1.0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from md5light.job import Job
+from md5light.download import urls
+from md5light.errors import Refused
+from md5light.job import Job, error_of
 from md5light.web.page.language import Language
 
 
@@ -26,26 +28,32 @@ class Card:
     facts: list[tuple[str, str]]
 
 
-def make_card(job: Job, language: Language, now: float) -> Card:
-    """Describe `job`, as it stands at `now`, to people."""
-    code = "canceled" if job.status == "canceled" else job.error_code
+def make_card(job: Job, language: Language, now: float, *, no_worker: bool = False) -> Card:
+    """Describe `job`, as it stands at `now`, to people; `no_worker`: nobody is there to take it."""
     return Card(
         job=job,
         name=_name(job.url),
         status=language.text[job.status],
-        reason=language.reason(code, job.error_message or "")
-        if code and job.status != "running"
-        else "",
-        figures=" · ".join(_figures(job, language, now)),
+        reason=_reason(job, language),
+        figures=" · ".join(_figures(job, language, now, no_worker)),
         facts=_facts(job, language),
     )
+
+
+def _reason(job: Job, language: Language) -> str:
+    error = error_of(job)
+    if not error or job.status == "running":
+        return ""
+    return language.reason(error["code"] or "", error["message"] or "")
 
 
 def _name(url: str) -> str:
     return re.split(r"[?#]", url)[0].rstrip("/").rpartition("/")[2]
 
 
-def _figures(job: Job, language: Language, now: float) -> list[str]:
+def _figures(job: Job, language: Language, now: float, no_worker: bool) -> list[str]:
+    if no_worker and not job.finished:
+        return [language.text["no_worker"]]
     if job.status == "running":
         return _progress(job, language, now)
     if job.status == "done":
@@ -92,15 +100,26 @@ def _facts(job: Job, language: Language) -> list[tuple[str, str]]:
         "size": language.bytes(job.size) if job.size is not None else "",
         "content_type": job.content_type,
         "last_modified": job.last_modified,
-        "final_url": job.final_url if job.final_url != job.url else "",
-        "attempts": text["of"].format(done=job.attempts, total=job.max_attempts)
-        if job.attempts
-        else "",
+        "final_url": _redirected_to(job),
+        "attempts": _attempts(job, text),
         "created_at": language.time(job.created_at),
         "finished_at": language.time(job.finished_at) if job.finished_at else "",
         "mail": _mail(job, text),
     }
     return [(text[name], value) for name, value in facts.items() if value]
+
+
+def _redirected_to(job: Job) -> str:
+    """Return where the file was, if not at the URL; both are compared in the normalised form."""
+    try:
+        asked = urls.parse(job.url).text
+    except Refused:  # an older version took it
+        asked = job.url
+    return "" if job.final_url in (None, asked) else str(job.final_url)
+
+
+def _attempts(job: Job, text: dict[str, str]) -> str:
+    return text["of"].format(done=job.attempts, total=job.max_attempts) if job.attempts else ""
 
 
 def _mail(job: Job, text: dict[str, str]) -> str:

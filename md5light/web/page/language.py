@@ -69,11 +69,11 @@ class Language:
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
     def reason(self, code: str, message: str) -> str:
-        """Say in plain words what an error's code means; the API's own message stands in for an unknown one."""
+        """Say in plain words what an error's code means; for an unknown one return `message`."""
         if code not in self._reasons:
             return message
         number = re.search(r"\d+", message)
-        return self._reasons[code].format(number=number[0] if number else "")
+        return self._reasons[code].format(number=number[0] if number else "", message=message)
 
 
 def _english_byte(count: int) -> str:

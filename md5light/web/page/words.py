@@ -1,6 +1,8 @@
-"""What the page says: every text in English and in Russian, side by side, so that none can be missing."""
+"""The texts of the page, in English and in Russian side by side, so that none can be missing."""
 
 from __future__ import annotations
+
+from md5light.download.urls import MAX_CHARACTERS
 
 #: the languages in the order of the texts below
 ORDER = ("en", "ru")
@@ -9,7 +11,8 @@ ORDER = ("en", "ru")
 TEXTS = {
     "title": ("The MD5 of a file on the Internet", "MD5 файла из интернета"),
     "lead": (
-        "Paste a link. The file is downloaded for you, in the background, and nothing but its checksum is kept.",
+        "Paste a link. The file is downloaded for you, in the background, and nothing but its"
+        " checksum is kept.",
         "Вставьте ссылку. Мы скачаем файл за вас, в фоне, и сохраним только его контрольную сумму.",
     ),
     "url": ("URL of the file", "URL файла"),
@@ -31,6 +34,15 @@ TEXTS = {
         "MD5 показывает, дошёл ли файл без искажений. От подделки эта сумма не защищает.",
     ),
     "api": ("For scripts: the API", "Для скриптов: API"),
+    "command": ("From a terminal:", "Из терминала:"),
+    "no_worker": (
+        "No worker is running, so the job waits.",
+        "Ни один обработчик не запущен, поэтому задание ждёт.",
+    ),
+    "no_worker_now": (
+        "No worker is running at the moment. Jobs are taken, and wait until one is started.",
+        "Сейчас ни один обработчик не запущен. Задания принимаются и ждут его запуска.",
+    ),
     "home": ("Another file", "Другой файл"),
     "copy": ("Copy", "Скопировать"),
     "copied": ("Copied", "Скопировано"),
@@ -65,7 +77,8 @@ TEXTS = {
     "canceled": ("Canceled", "Отменено"),
 }
 
-#: why a job failed or a request was refused, by its code; `{number}` is the first number of the API's own message
+#: why a job failed or a request was refused, by its code; `{message}` is the API's own message, and
+#: `{number}` the first number in it
 REASONS = {
     # of failed jobs
     "address_not_allowed": (
@@ -85,8 +98,10 @@ REASONS = {
         "Не удалось соединиться с сервером, или он оборвал соединение.",
     ),
     "tls_failed": (
-        "No secure connection to the server was possible: its certificate is not trusted, or encryption failed.",
-        "Не удалось установить защищённое соединение: сертификату сервера нельзя доверять, или произошёл сбой TLS.",
+        "No secure connection to the server was possible: its certificate is not trusted, or"
+        " encryption failed.",
+        "Не удалось установить защищённое соединение: сертификату сервера нельзя доверять, или"
+        " произошёл сбой TLS.",
     ),
     "timed_out": (
         "The server was silent for too long, or the download took too long.",
@@ -117,17 +132,19 @@ REASONS = {
         "Ответ сервера не удалось разобрать.",
     ),
     "worker_lost": (
-        "Something went wrong with the service itself, at every attempt. You may submit the URL again.",
+        "Something went wrong with the service itself, at every attempt. You may submit the URL"
+        " again.",
         "Что-то пошло не так в самом сервисе, при каждой попытке. URL можно отправить ещё раз.",
     ),
     "canceled": ("The job was canceled.", "Задание отменено."),
     # of refused requests
     "missing_parameter": ("Enter the URL of a file.", "Укажите URL файла."),
     "invalid_url": (
-        "This is no URL that can be downloaded. It has to begin with http:// or https:// and to have at most 8,192"
-        " characters, and no password, space or invisible character.",
-        "По такому URL ничего не скачать. Он должен начинаться с http:// или https://, быть не длиннее 8192 символов"
-        " и не содержать пароля, пробелов и невидимых символов.",
+        "This is no URL that can be downloaded. It has to begin with http:// or https:// and to"
+        f" have at most {MAX_CHARACTERS:,} characters, and no password, space or invisible"
+        " character.",
+        "По такому URL ничего не скачать. Он должен начинаться с http:// или https://, быть не"
+        f" длиннее {MAX_CHARACTERS} символов и не содержать пароля, пробелов и невидимых символов.",
     ),
     "invalid_email": (
         "This is not a mail address to which the service can write.",
@@ -150,7 +167,7 @@ REASONS = {
         "Сервис временно не может этого сделать. Попробуйте, пожалуйста, чуть позже.",
     ),
     "cross_site": (
-        "This form was sent by another web site, so nothing was done.",
-        "Эту форму отправил другой сайт, поэтому ничего не сделано.",
+        "This form was sent by another web site, so nothing was done. {message}",
+        "Эту форму отправил другой сайт, поэтому ничего не сделано. {message}",
     ),
 }

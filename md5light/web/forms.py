@@ -1,0 +1,130 @@
+"""The fields of a request: of its query, or of its body in any of the three forms it may have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from urllib.parse import parse_qsl
+
+import bottle
+
+from md5light.errors import Refused
+from md5light.web.answers import standard_problem
+
+#: the parameters of a submission
+SUBMISSION = ("url", "email")
+
+FORM = "application/x-www-form-urlencoded"
+
+#: characters of an unknown parameter's name that a message repeats
+SHOWN_CHARACTERS = 100
+
+#: Field by field in their order; a value that is no text (a file, a number of JSON) is kept as it is.
+Fields = list[tuple[str, object]]
+
+
+def submission(request: bottle.BaseRequest) -> dict[str, str]:
+    """Read the parameters of a submission from the body; all that are in it are known and are text.
+
+    Raises Refused or Problem.
+    """
+    media_type, fields = _body_fields(request)
+    for name, _ in fields:
+        if name not in SUBMISSION:
+            raise _unknown(name)
+    texts = [(name, _text(name, value)) for name, value in fields]
+    if media_type == FORM:
+        _check_spaces(texts)
+    return _each_once(texts)
+
+
+def query(request: bottle.BaseRequest, name: str) -> str:
+    """Return the parameter `name` of the query; others are ignored. Raises Refused."""
+    fields = _decoded(request.query_string.encode("latin-1"), errors="replace")
+    return required(_each_once([field for field in fields if field[0] == name]), name)
+
+
+def required(fields: dict[str, str], name: str) -> str:
+    """Return the field `name`; raises Refused where it is missing or empty."""
+    if not fields.get(name):
+        raise Refused("missing_parameter", f"`{name}` is missing.")
+    return fields[name]
+
+
+def _body_fields(request: bottle.BaseRequest) -> tuple[str, Fields]:
+    """Return the media type of the body, and the fields in it."""
+    media_type, semicolon, parameters = request.environ.get("CONTENT_TYPE", "").partition(";")
+    media_type = media_type.strip().lower()
+    if media_type == "application/json":
+        return media_type, _json_fields(request.body.read())
+    if media_type == "multipart/form-data":
+        # Bottle knows it in lower case only.
+        request.environ["CONTENT_TYPE"] = media_type + semicolon + parameters
+        return media_type, _multipart_fields(request)
+    body = request.body.read()
+    if media_type == FORM or not body:
+        return FORM, list(_decoded(body))
+    raise standard_problem(415)
+
+
+def _decoded(form: bytes, errors: str = "strict") -> list[tuple[str, str]]:
+    try:
+        text = form.decode(errors=errors)
+        return parse_qsl(text, keep_blank_values=True, errors=errors, max_num_fields=100)
+    except ValueError:  # UnicodeDecodeError is one
+        message = "The form is not UTF-8 text, or has too many fields."
+        raise Refused("bad_request", message) from None
+
+
+def _multipart_fields(request: bottle.BaseRequest) -> Fields:
+    try:
+        return list(request.POST.decode().allitems())
+    except (ValueError, LookupError):  # a part is no text in its charset, or there is no such one
+        raise standard_problem(400) from None
+
+
+def _json_fields(body: bytes) -> Fields:
+    try:
+        fields = json.loads(body, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, tuple):
+        raise Refused("bad_request", "The body is not a JSON object.")
+    return list(fields)
+
+
+def _unknown(name: str) -> Refused:
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name[:SHOWN_CHARACTERS])
+    message = (
+        f"There is no parameter `{shown}`; was the URL not encoded? "
+        'curl --data-urlencode "url=…" does it.'
+    )
+    return Refused("unknown_parameter", message)
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None and name != "url":
+        return ""
+    raise Refused(f"invalid_{name}", f"`{name}` must be a string.")
+
+
+def _check_spaces(texts: Iterable[tuple[str, str]]) -> None:
+    """Refuse a space within a value: no parameter has any, and a plus sign is read as one."""
+    for name, value in texts:
+        if " " in value.strip():
+            message = (
+                f"`{name}` contains a space; was it a + that was not encoded? "
+                f'curl --data-urlencode "{name}=…" does it.'
+            )
+            raise Refused(f"invalid_{name}", message)
+
+
+def _each_once(texts: list[tuple[str, str]]) -> dict[str, str]:
+    fields = dict(texts)
+    if len(fields) < len(texts):
+        names = [name for name, _ in texts]
+        repeated = next(name for name in fields if names.count(name) > 1)
+        raise Refused("repeated_parameter", f"`{repeated}` is given more than once.")
+    return fields

@@ -1,0 +1,79 @@
+"""Whether the service can work: the database answers, and a worker is there for the jobs that wait."""
+
+from __future__ import annotations
+
+import threading
+
+from md5light.errors import DatabaseUnavailable
+from md5light.logs import Log, Outage
+from md5light.queue.jobs import Queue
+from md5light.queue.totals import Snapshot, Totals
+
+log = Log(__name__)
+
+#: seconds between two looks; in an outage of the database
+LOOK_SECONDS = 5.0
+OUTAGE_LOOK_SECONDS = 1.0
+
+#: seconds that a job waits before a missing worker is worth a warning
+WAIT_SECONDS = 10.0
+
+NO_WORKER = "no worker is running"
+
+
+def lacks_worker(snapshot: Snapshot) -> bool:
+    """Tell whether jobs wait, and no worker has given a sign of life."""
+    waits = snapshot.oldest_waiting_seconds >= WAIT_SECONDS or "running" in snapshot.unfinished
+    return waits and not snapshot.workers_alive
+
+
+class Health:
+    """Watches database and workers from a thread; it logs when an outage begins and ends."""
+
+    def __init__(self, queue: Queue, totals: Totals) -> None:
+        self._queue = queue
+        self._totals = totals
+        self._outage = Outage(log, "database_unavailable", "database_available")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="health", daemon=True)
+        #: jobs wait although no worker runs
+        self.no_worker = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, seconds: float) -> bool:
+        """End the thread; False where it still waits for the database after `seconds`."""
+        self._ended.set()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def database_failed(self, reason: DatabaseUnavailable) -> None:
+        """Note that the database could not be used; the first failure of an outage is logged."""
+        self._outage.fail(reason=reason)
+
+    def look(self) -> None:
+        """Look once: in an outage at the database, then at the workers."""
+        try:
+            if self._outage.lasts:
+                self._queue.probe()
+                self._outage.succeed()
+            self._look_at_workers()
+        except DatabaseUnavailable as reason:
+            self.database_failed(reason)
+
+    def _look_at_workers(self) -> None:
+        snapshot = self._totals.snapshot()
+        before, self.no_worker = self.no_worker, lacks_worker(snapshot)
+        if self.no_worker and not before:
+            oldest = snapshot.oldest_waiting_seconds
+            log.warning("no_worker", reason=NO_WORKER, oldest_waiting_seconds=oldest)
+        if before and not self.no_worker:
+            log.info("worker_returned", workers=snapshot.workers_alive)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._pause()):
+            self.look()
+
+    def _pause(self) -> float:
+        return OUTAGE_LOOK_SECONDS if self._outage.lasts else LOOK_SECONDS
