@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from md5light.config import Config
 from md5light.download.guard import OwnAddresses
-from md5light.errors import DatabaseError
+from md5light.errors import DatabaseError, OwnAddressesUnknown
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
 from md5light.queue import listen, open_database
@@ -87,7 +87,8 @@ class Pool:
     """`processes` workers over one database; holds no connection to it while it forks."""
 
     def __init__(self, config: Config, *, burst: bool = False) -> None:
-        """Get ready; raises DatabaseError when the database can't be used."""
+        """Get ready; raises DatabaseError or OwnAddressesUnknown where workers could not work."""
+        OwnAddresses()
         self._config = config
         self._burst = burst
         self._signals = StopSignals(*STOP, on_hangup=_log_hangup)
@@ -97,7 +98,6 @@ class Pool:
         database = open_database(config.queue.database, durable=False)
         database.close()
         log.info("database_opened", database=database.name)
-        OwnAddresses()  # says now whether downloads could be judged
         _raise_descriptor_limit(DESCRIPTORS + DESCRIPTORS_PER_THREAD * config.worker.threads)
         self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
@@ -173,7 +173,7 @@ class Pool:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
         try:
             worker = Worker(self._config, name, self._listener, burst=self._burst)
-        except DatabaseError as error:
+        except (DatabaseError, OwnAddressesUnknown) as error:
             log.error("worker_not_started", worker=name, reason=error)
             return 1
         os.write(self._begun_write, b"\0")

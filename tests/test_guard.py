@@ -17,7 +17,13 @@ from md5light.config import DownloadConfig, Ports
 from md5light.dial import AddressInfo
 from md5light.download.guard import Address, Guard, OwnAddresses
 from md5light.download.urls import parse
-from md5light.errors import Failure, PermanentFailure, Refused, TemporaryFailure
+from md5light.errors import (
+    Failure,
+    OwnAddressesUnknown,
+    PermanentFailure,
+    Refused,
+    TemporaryFailure,
+)
 from tests.origin import Origin
 
 HERE = Path(__file__).parent
@@ -135,6 +141,16 @@ def test_other_hosts_pass_at_submit(url: str) -> None:
     guard().check(parse(url))
 
 
+@pytest.mark.parametrize(
+    "url", ["http://example.org:22/", "https://1.1.1.1:1023/", "http://localhost:1/"]
+)
+def test_closed_ports_are_refused_at_submit(url: str) -> None:
+    with pytest.raises(Refused) as refused:
+        guard("127.0.0.0/8").check(parse(url))
+    assert refused.value.code == "port_not_allowed"
+    assert "[download] allow_ports" in refused.value.message
+
+
 @pytest.mark.parametrize("networks", ["127.0.0.1/32", "::1/128", "0.0.0.0/0"])
 def test_localhost_is_open_where_loopback_is(networks: str) -> None:
     guard(networks).check(parse("http://localhost/"))
@@ -196,9 +212,35 @@ def test_what_is_not_to_be_connected_to(
     assert not re.search(r"\d+\.\d+\.\d+\.\d+|::", failure.value.message)
 
 
+@pytest.mark.parametrize(
+    ("networks", "addresses", "kind"),
+    [
+        ("127.0.0.0/8", "127.0.0.1 ::1", "IPv6 address is"),
+        ("::1/128", "127.0.0.1 ::1", "IPv4 address is"),
+        ("127.0.0.0/8", "10.0.0.1 ::1", "addresses are"),
+        ("", "10.0.0.1 10.0.0.2 1.1.1.1", "IPv4 address is"),
+    ],
+)
+@pytest.mark.parametrize("host", ["localhost", "files.example"])
+def test_a_refused_name_says_of_which_kind_its_address_is(
+    networks: str, addresses: str, kind: str, host: str
+) -> None:
+    if not networks and host == "localhost":
+        kind = "addresses are"  # it is refused before it is looked up
+    judge = guard(networks, localhost=addresses, files_example=addresses)
+    with pytest.raises(PermanentFailure) as failure:
+        judge.resolve(parse(f"http://{host}/"))
+    assert failure.value.message == (
+        f"The host's {kind} not open to downloads; see [download] allow_networks."
+    )
+
+
 def test_allow_ports_opens_ports() -> None:
     config = DownloadConfig(allow_ports=Ports(((22, 22),)))
     assert Guard(config, resolve=names(a="1.1.1.1")).resolve(parse("http://a:22/"))
+
+
+# --- the machine's own addresses -----------------------------------------------------------------------------------
 
 
 def test_the_machine_knows_its_own_addresses() -> None:
@@ -206,6 +248,134 @@ def test_the_machine_knows_its_own_addresses() -> None:
     assert ipaddress.ip_address("127.0.0.1") in own
     for address in subprocess.check_output(["hostname", "-I"], text=True).split():
         assert ipaddress.ip_address(address) in own
+
+
+#: a machine with public addresses, in a network namespace and with /proc as the units have it
+MACHINE = """
+mount -t proc -o subset=pid proc /proc
+ip link set lo up
+ip link add one type veth peer name two
+ip link set one up
+ip link set two up
+ip address add 93.184.216.1/24 dev one
+ip address add 93.184.216.2/24 dev one
+ip address add 1.1.1.1/32 dev two
+ip address add 2606:4700::1/64 dev one nodad
+ip address add 2606:4700::2/128 dev two nodad
+exec "$0" -c "$1"
+"""
+
+#: judges them, and one that is added while it runs
+JUDGES = """
+import ipaddress, subprocess, time
+from md5light.config import DownloadConfig
+from md5light.download.guard import Guard
+guard = Guard(DownloadConfig())
+def allows(address):
+    return guard.allows(ipaddress.ip_address(address))
+for own in ("93.184.216.1", "93.184.216.2", "1.1.1.1", "2606:4700::1", "2606:4700::2"):
+    assert not allows(own), own
+for own in ("::ffff:93.184.216.1", "64:ff9b::1.1.1.1"):
+    assert not allows(own), own
+for later, device in (("93.184.217.1", "one"), ("2606:4700:1::1", "two")):
+    assert allows(later), later
+    subprocess.run(["ip", "address", "add", later, "dev", device], check=True)
+    begun = time.monotonic()
+    while allows(later):
+        assert time.monotonic() - begun < 5, later
+        time.sleep(0.05)
+for other in ("93.184.216.3", "2606:4700::3"):
+    assert allows(other), other
+"""
+
+#: connects to one of them although its list of own addresses is empty: what is left is to look at the connection
+CONNECTS = """
+import ipaddress, sys
+from md5light.config import DownloadConfig
+from md5light.download.connection import Connections
+from md5light.download.guard import Guard
+from md5light.download.transfer import Transfer
+from md5light.download.urls import parse
+from md5light.errors import PermanentFailure
+from tests.origin import Origin
+def status(url, *networks):
+    config = DownloadConfig(allow_networks=tuple(map(ipaddress.ip_network, networks)))
+    connections = Connections(config, Guard(config, own_addresses=lambda: ()), 1)
+    with connections.get(parse(url), "", Transfer()) as response:
+        return response.status
+with Origin(host="93.184.216.1") as origin:
+    try:
+        status(origin.url("/"))
+    except PermanentFailure as failure:
+        assert failure.code == "address_not_allowed", failure.code
+        assert "IPv4" in failure.message and "93." not in failure.message, failure.message
+    assert origin.requests() == 0
+    assert status(origin.url("/"), "93.184.216.0/24") == 404
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [JUDGES, CONNECTS])
+def test_own_public_addresses_are_refused_under_the_units(script: str) -> None:
+    command = ["unshare", "--net", "--mount", "sh", "-ec", MACHINE, sys.executable, script]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HERE.parent)}, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["server", "worker"])
+def test_nothing_starts_where_own_addresses_can_not_be_read(command: str, tmp_path: Path) -> None:
+    started = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh",
+         sys.executable, "-c", f"from md5light.cli import {command}; {command}()"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert started.returncode == 1
+    (line,) = started.stderr.splitlines()
+    assert line.startswith(f"md5light-{command}: can't read the machine's own addresses in /proc")
+
+
+@pytest.fixture
+def proc_net(tmp_path: Path) -> Path:
+    """A folder with what Linux says of addresses now."""
+    for name in ("fib_trie", "if_inet6"):
+        (tmp_path / name).write_text((Path("/proc/self/net") / name).read_text())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["fib_trie", "if_inet6"])
+@pytest.mark.parametrize("content", [None, "rubbish\n   /32 host LOCAL\n"])
+def test_what_can_not_be_read_is_no_empty_list(
+    proc_net: Path, name: str, content: str | None
+) -> None:
+    if content is None:
+        (proc_net / name).unlink()
+    else:
+        (proc_net / name).write_text(content)
+    with pytest.raises(OwnAddressesUnknown, match="can't read the machine's own addresses"):
+        OwnAddresses(proc_net)
+
+
+def test_what_can_not_be_read_later_refuses_for_a_time(
+    proc_net: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("md5light.download.guard.OWN_ADDRESSES_SECONDS", 0.0)
+    judge = Guard(
+        DownloadConfig(), resolve=names(a="1.1.1.1"), own_addresses=OwnAddresses(proc_net)
+    )
+    url = parse("http://a/")
+    assert judge.resolve(url)
+    text = (proc_net / "fib_trie").read_text()
+    (proc_net / "fib_trie").unlink()
+    for _ in range(3):
+        with pytest.raises(TemporaryFailure) as failure:
+            judge.resolve(url)
+        assert failure.value.code == "connection_failed"
+        assert "addresses of its own machine" in failure.value.message
+    judge.check(parse("http://1.1.1.1/"))  # a submission is taken: a worker judges it again
+    assert [record.getMessage() for record in caplog.records] == ["own_addresses_unknown"]
+    (proc_net / "fib_trie").write_text(text)
+    assert judge.resolve(url)
 
 
 #: refused with the default configuration and, to show that the versions work at all, hashed with loopback opened

@@ -372,14 +372,20 @@ def test_wrong_usage_installs_nothing() -> None:
 def sandboxed(state: Path, *command: object) -> list[str]:
     """Write a command line that has the effects of the units' sandbox that can be had without systemd.
 
-    Root's processes see a tree in which only `state` can be written, and are nobody, with no capability but to read:
-    the interpreter may lie in root's home. Other users are unprivileged as they are.
+    Root's processes see a tree in which only `state` can be written, and a /proc of processes alone. They are nobody,
+    with no capability but to read: the interpreter may lie in root's home. Other users are unprivileged as they are.
     """
     arguments = [str(argument) for argument in command]
     if os.getuid() != 0:
         return arguments
     os.chown(state, NOBODY, NOBODY)
-    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro / && shift && exec "$@"'
+    script = """
+        mount --bind "$1" "$1"
+        mount -o remount,bind,ro /
+        mount -t proc -o subset=pid proc /proc
+        shift
+        exec "$@"
+    """
     reading = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
     nobody = [
         "setpriv",
@@ -389,7 +395,7 @@ def sandboxed(state: Path, *command: object) -> list[str]:
         "--no-new-privs",
         *reading,
     ]
-    return ["unshare", "--mount", "sh", "-c", script, "sh", str(state), *nobody, *arguments]
+    return ["unshare", "--mount", "sh", "-ec", script, "sh", str(state), *nobody, *arguments]
 
 
 def test_an_unprivileged_user_writes_nothing_but_the_state(
@@ -422,3 +428,4 @@ def test_an_unprivileged_user_writes_nothing_but_the_state(
     if os.getuid() == 0:
         refused = run(*sandboxed(state, "touch", installed / "new", ROOT / "new"))
         assert refused.stderr.count("Read-only file system") == 2
+        assert not run(*sandboxed(state, "ls", "/proc")).stdout.count("meminfo")

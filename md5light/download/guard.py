@@ -192,8 +192,9 @@ class OwnAddresses:
         try:
             return frozenset((*_ipv4_addresses(self._folder), *_ipv6_addresses(self._folder)))
         except (OSError, ValueError, IndexError) as error:
+            reason = getattr(error, "strerror", None) or "not in the form that Linux writes"
             raise OwnAddressesUnknown(
-                f"{self._folder}: the machine's own addresses can't be read: {error}"
+                f"can't read the machine's own addresses in {self._folder}: {reason}"
             ) from None
 
 
