@@ -83,9 +83,6 @@ class TemporaryFailure(Failure):
 class OutOfResources(TemporaryFailure):
     """This machine had no file descriptor, memory or thread; that says nothing about the job."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("connection_failed", message)
-
 
 class OperatorFailure(TemporaryFailure):
     """A failure that lasts until the operator changes the configuration, or what it names."""

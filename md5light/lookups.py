@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from md5light.errors import Failure, TemporaryFailure
+from md5light.errors import Failure, OutOfResources, TemporaryFailure
 from md5light.interrupt import Interrupt
 
 T = TypeVar("T")
@@ -45,6 +45,6 @@ class Lookups:
             threading.Thread(target=run, name="look-up", daemon=True).start()
         except RuntimeError:
             self._places.release()
-            raise TemporaryFailure(
-                "name_not_found", "The system has no thread left to look up the host's name."
+            raise OutOfResources(
+                "connection_failed", "This machine has no thread left to look up the host's name."
             ) from None

@@ -63,7 +63,7 @@ PURGE_AFTER_SECONDS = 600.0
 #: seconds without a failure after which an outage of what many threads use is over
 QUIET_SECONDS = 3.0
 
-#: seconds that a slot pauses when this machine has no descriptor, memory or thread for a download
+#: seconds that a thread pauses when this machine has no descriptor, memory or thread for its work
 SHORTAGE_SECONDS = 5.0
 
 #: seconds that a stopping worker waits for threads whose work it has just cut short
@@ -264,7 +264,7 @@ class Worker:
             )
             if outcome is None or isinstance(outcome, OutOfResources):
                 self._give_back(job)
-                self._note_shortage(outcome)
+                self._pause_in_shortage(outcome)
                 return None
             goes_on = not self._stopping.is_set() and self._leases.are_kept()
             next_for = self.name if goes_on else None
@@ -313,10 +313,9 @@ class Worker:
         else:
             _log_lost(job)
 
-    def _note_shortage(self, outcome: OutOfResources | None) -> None:
-        """Pause after a download for which this machine lacked something."""
-        if outcome:
-            self._shortage.fail(reason=outcome.message)
+    def _pause_in_shortage(self, failure: OutOfResources | None) -> None:
+        if failure:
+            self._shortage.fail(reason=failure.message)
             self._stopping.wait(SHORTAGE_SECONDS)
 
     def _report(self, job: Job, status: str, outcome: Hashed | Failure, seconds: float) -> None:
@@ -357,8 +356,9 @@ class Worker:
 
     def _deliver(self, mail: Mail) -> None:
         failure = self._attempt(lambda: self._send(mail), "internal_error")
-        if failure is None:
+        if failure is None or isinstance(failure, OutOfResources):
             self._persist(lambda: self._outbox.release(mail))
+            self._pause_in_shortage(failure)
         elif isinstance(failure, Failure):
             self._persist(lambda: self._outbox.failed(mail, failure))
             self._report_undelivered(mail, failure)
