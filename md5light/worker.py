@@ -50,6 +50,9 @@ BEATS_PER_LEASE = 3
 #: the part of a lease after which, without a beat, leases may be about to end
 LATE_SHARE = 1 / 2
 
+#: seconds after a gap in the beats in which the siblings of a process renew their leases, too
+SIBLINGS_SECONDS = 1.0
+
 #: seconds between two heartbeats, by which others know that this worker lives
 HEARTBEAT_SECONDS = 10.0
 
@@ -195,7 +198,7 @@ class Worker:
 
         with self._counting:
             self._at_work += 1
-        thread = threading.Thread(target=work_and_wake, name=work.__name__, daemon=True)
+        thread = threading.Thread(target=work_and_wake, name=work.__name__.lstrip("_"), daemon=True)
         thread.start()
         return thread
 
@@ -205,7 +208,9 @@ class Worker:
         Without that thread the process would go on in part, such as without renewing its leases.
         """
         try:
-            log.exception("thread_broke", worker=self.name, thread=threading.current_thread().name)
+            if not self._broken.is_set():
+                name = threading.current_thread().name
+                log.exception("thread_broke", worker=self.name, thread=name)
         finally:
             self._broken.set()
             signals.wake()
@@ -465,7 +470,7 @@ class _Leases:
 
     def note_renewal(self) -> None:
         if self._is_late():
-            self._kept_from = _now() + self.beat_seconds
+            self._kept_from = _now() + SIBLINGS_SECONDS
         self._renewed_at = _now()
 
     def are_kept(self) -> bool:
