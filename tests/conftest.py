@@ -13,6 +13,8 @@ from md5light.queue import open_database
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
+from tests.downloads import Fetch, downloading
+from tests.origin import Origin
 from tests.postgresql import PostgreSQLServer
 
 
@@ -32,6 +34,19 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as origin:
+        yield origin
+
+
+@pytest.fixture
+def fetch() -> Iterator[Fetch]:
+    """Download from loopback with short time limits."""
+    with downloading() as fetch:
+        yield fetch
 
 
 @pytest.fixture(scope="session")

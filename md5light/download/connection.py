@@ -21,6 +21,7 @@ from md5light.download.guard import Guard, literal
 from md5light.download.response import NoAnswer, Response
 from md5light.download.transfer import Transfer
 from md5light.download.urls import URL
+from md5light.download.wire import Limits, Wire
 from md5light.errors import PermanentFailure, TemporaryFailure
 from md5light.lookups import Lookups
 
@@ -31,27 +32,13 @@ READ_AHEAD = 32 * 1024
 LOOKUPS_PER_SLOT = 4
 
 
-class _Stream(io.RawIOBase):
-    """A socket's bytes: socket.makefile with fewer calls a read, which counts at TLS's 16 KiB a read."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if isinstance(self._connection, ssl.SSLSocket):
-            return self._connection.read(len(buffer), buffer)  # type: ignore[return-value]
-        return self._connection.recv_into(buffer)
-
-
 class Connection:
     """A connection that stands, with what was read ahead from it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._reader: io.BufferedReader = io.BufferedReader(_Stream(sock), READ_AHEAD)
+        self._wire = Wire(sock)
+        self._reader: io.BufferedReader = io.BufferedReader(self._wire, READ_AHEAD)
 
     @property
     def is_connected(self) -> bool:
@@ -62,14 +49,14 @@ class Connection:
     def is_closed(self) -> bool:
         return self.sock.fileno() < 0
 
-    def ask(self, request: bytes, read_timeout: float) -> Response:
+    def ask(self, request: bytes, limits: Limits) -> Response:
         """Send a request and read the head of its answer."""
-        self.sock.settimeout(read_timeout)
+        self._wire.begin(limits)
         try:
             self.sock.sendall(request)
         except (ConnectionError, ssl.SSLEOFError):
             raise NoAnswer from None
-        return Response(self._reader)
+        return Response(self._reader, self._wire)
 
     def close(self) -> None:
         self._reader.close()
@@ -141,15 +128,16 @@ class Connections:
     def close(self) -> None:
         self._adapter.close()
 
-    def get(self, url: URL, headers: str, transfer: Transfer) -> Exchange:
+    def get(self, url: URL, headers: str, transfer: Transfer, limits: Limits) -> Exchange:
         """Send a GET with further `headers` (whole lines) and read the head of its answer."""
         kept = Kept(self._adapter, url)
         request = self._request(url, headers)
         while connection := kept.take():
             # A kept connection that the server closed in the meantime says nothing of the server.
             with contextlib.suppress(NoAnswer):
-                return self._ask(kept, connection, request, transfer, reused=True)
-        return self._ask(kept, self._open(url, transfer), request, transfer, reused=False)
+                return self._ask(kept, connection, request, transfer, limits, reused=True)
+        connection = self._open(url, transfer)
+        return self._ask(kept, connection, request, transfer, limits, reused=False)
 
     def _ask(
         self,
@@ -157,12 +145,13 @@ class Connections:
         connection: Connection,
         request: bytes,
         transfer: Transfer,
+        limits: Limits,
         *,
         reused: bool,
     ) -> Exchange:
         try:
             transfer.hold(connection.sock)
-            response = connection.ask(request, self._config.read_timeout)
+            response = connection.ask(request, limits)
         except BaseException:
             transfer.hold()
             connection.close()
@@ -176,7 +165,6 @@ class Connections:
             f"Host: {url.netloc}\r\n"
             f"User-Agent: {self._config.user_agent}\r\n"
             "Accept: */*\r\n"
-            "Accept-Encoding: identity\r\n"
             f"{headers}\r\n"
         ).encode("latin-1")
 

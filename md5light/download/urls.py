@@ -17,8 +17,10 @@ import idna
 
 from md5light.errors import Refused
 
-#: the longest URL, submitted or redirected to, in characters (RFC 9110, 4.1 asks for 8,000 at least)
+#: the longest URL that may be submitted, in characters (RFC 9110, 4.1 asks for 8,000 at least)
 MAX_CHARACTERS = 8192
+#: the longest URL of a redirect: signed ones are longer than those that people submit
+MAX_REDIRECT_CHARACTERS = 32768
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -79,15 +81,10 @@ def parse(text: str) -> URL:
     The path is sent as given, with three exceptions that all clients make: dot segments are resolved, characters
     outside ASCII are percent-encoded as UTF-8, the fragment is not sent.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise _refused(f"The URL is longer than {MAX_CHARACTERS:,} characters.")
-    _check_characters(text)
-    match = ABSOLUTE.fullmatch(text)
-    if not match:
-        raise _refused("The URL must be absolute and begin with http:// or https://.")
-    scheme, authority, path, query = match[1].lower(), match[2], match[3], match[4] or ""
-    host, port = _authority(authority, DEFAULT_PORTS[scheme])
-    return URL(scheme, host, port, _without_dots(_ascii(path)) + _ascii(query))
+    _check_length(text, MAX_CHARACTERS)
+    if "\\" in text:
+        raise _refused("The URL contains a backslash.")
+    return _parse(text)
 
 
 def join(base: URL, location: bytes) -> URL:
@@ -103,7 +100,23 @@ def join(base: URL, location: bytes) -> URL:
             reference[0], path[: path.rindex("/") + 1]
         )
         absolute = f"{base.scheme}://{base.netloc}{start}{reference}"
-    return parse(absolute)
+    _check_length(absolute, MAX_REDIRECT_CHARACTERS)
+    return _parse(absolute)  # with a backslash, which a server may mean
+
+
+def _check_length(text: str, longest: int) -> None:
+    if len(text) > longest:
+        raise _refused(f"The URL is longer than {longest:,} characters.")
+
+
+def _parse(text: str) -> URL:
+    _check_characters(text)
+    match = ABSOLUTE.fullmatch(text)
+    if not match:
+        raise _refused("The URL must be absolute and begin with http:// or https://.")
+    scheme, authority, path, query = match[1].lower(), match[2], match[3], match[4] or ""
+    host, port = _authority(authority, DEFAULT_PORTS[scheme])
+    return URL(scheme, host, port, _without_dots(_ascii(path)) + _ascii(query))
 
 
 def _refused(sentence: str) -> Refused:
@@ -111,8 +124,6 @@ def _refused(sentence: str) -> Refused:
 
 
 def _check_characters(text: str) -> None:
-    if "\\" in text:
-        raise _refused("The URL contains a backslash.")
     if " " in text:
         raise _refused("The URL contains a space.")
     if INVISIBLE.search(text):

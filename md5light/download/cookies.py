@@ -1,0 +1,54 @@
+"""Cookies for the hops of one download: some servers answer only who brings back what they set."""
+
+from __future__ import annotations
+
+import re
+
+from md5light.download.response import Response
+from md5light.download.urls import URL
+
+#: bounds of one download: its cookies, and the bytes of their names and values
+MAX_COOKIES = 50
+MAX_BYTES = 8 * 1024
+
+#: name, value and attributes of a Set-Cookie (RFC 6265, 5.2), without control characters
+SET_COOKIE = re.compile(rb"([^\x00-\x20=;\x7f]+)[ \t]*=[ \t]*([^\x00-\x1f;\x7f]*)(.*)", re.DOTALL)
+SECURE = re.compile(rb";[ \t]*secure[ \t]*(?:;|$)", re.IGNORECASE)
+
+
+class Cookies:
+    """What the servers of one download have set, in memory.
+
+    A cookie goes to the very host that set it, and with `Secure` over https only. Domain, Path and the
+    dates are not looked at: no other host gets it, and it ends with the download.
+    """
+
+    def __init__(self) -> None:
+        self._cookies: dict[tuple[str, bytes], tuple[bytes, bool]] = {}
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._cookies)
+
+    def keep(self, url: URL, response: Response) -> None:
+        """Keep what the answer of `url` sets, as far as the bounds allow."""
+        for line in response.headers.get("set-cookie", []):
+            if match := SET_COOKIE.fullmatch(line):
+                name, value, attributes = match.groups()
+                self._set((url.host, name), value.rstrip(b" \t"), bool(SECURE.search(attributes)))
+
+    def header(self, url: URL) -> str:
+        """Return the line of the request to `url` that sends its cookies, or nothing."""
+        pairs = [
+            b"%s=%s" % (name, value)
+            for (host, name), (value, secure) in self._cookies.items()
+            if host == url.host and (url.scheme == "https" or not secure)
+        ]
+        return f"Cookie: {b'; '.join(pairs).decode('latin-1')}\r\n" if pairs else ""
+
+    def _set(self, key: tuple[str, bytes], value: bytes, secure: bool) -> None:
+        before = len(key[1]) + len(self._cookies[key][0]) if key in self._cookies else 0
+        size = self._bytes - before + len(key[1]) + len(value)
+        if size <= MAX_BYTES and (before or len(self._cookies) < MAX_COOKIES):
+            self._cookies[key] = value, secure
+            self._bytes = size

@@ -1,0 +1,33 @@
+"""Redirects: which answers are, and where they lead."""
+
+from __future__ import annotations
+
+from md5light.download import urls
+from md5light.download.response import Response
+from md5light.errors import PermanentFailure, Refused
+
+#: statuses that are nothing but a redirect; the other 3xx are followed where they have a Location, as
+#: curl does
+REDIRECTS = {301, 302, 303, 307, 308}
+
+
+def is_redirect(response: Response) -> bool:
+    status = response.status
+    return status in REDIRECTS or (300 <= status < 400 and "location" in response.headers)
+
+
+def target(url: urls.URL, response: Response) -> urls.URL:
+    """Return where the answer of `url` redirects to; raises PermanentFailure that says why nowhere."""
+    locations = set(response.headers.get("location", [])) - {b""}
+    if not locations:
+        raise _bad_redirect("it has no Location.")
+    if len(locations) > 1:
+        raise _bad_redirect("it has several different Locations.")
+    try:
+        return urls.join(url, locations.pop())
+    except Refused as refused:
+        raise _bad_redirect(refused.message[0].lower() + refused.message[1:]) from None
+
+
+def _bad_redirect(reason: str) -> PermanentFailure:
+    return PermanentFailure("bad_redirect", f"The server's redirect can't be followed: {reason}")

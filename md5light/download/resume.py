@@ -1,0 +1,123 @@
+"""Going on after a break: what proves that a later part is of the same file (RFC 9110, 13.1.5 and 14).
+
+A part is taken only where it repeats the validator and contradicts the first answer in nothing, and
+where the bytes before the break, which are asked for once more, are equal.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from md5light.download.dates import parse_date
+from md5light.download.hasher import TAIL
+from md5light.download.response import Response
+from md5light.errors import TemporaryFailure
+
+STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+FIXED_DATE = re.compile(r"[A-Za-z]{3}, [0-9]{2} [A-Za-z]{3} [0-9]{4} [0-9:]{8} GMT")
+CONTENT_RANGE = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+
+#: how much older than the answer a file must be for its date to prove that it is the same: one that is
+#: rewritten within its second keeps its date (RFC 9110, 8.8.2.2)
+SECOND = datetime.timedelta(seconds=1)
+
+#: bytes before a break that are asked for once more: at most and, unless fewer came, at least
+MOST_OVERLAP = TAIL
+LEAST_OVERLAP = 64
+
+
+class Part(NamedTuple):
+    """What a Content-Range says: the first byte, the last one, and how many the file has."""
+
+    start: int
+    last: int
+    total: int
+
+    @classmethod
+    def of(cls, response: Response) -> Part | None:
+        """Return the one part that an answer carries, None if it does not say so without a doubt."""
+        match = CONTENT_RANGE.fullmatch(response.header("content-range") or "")
+        content_type = response.header("content-type") or ""
+        if not match or "multipart/byteranges" in content_type.lower():
+            return None
+        part = cls(*map(int, match.groups()))
+        fits = response.length in (None, part.last + 1 - part.start)
+        return part if fits and part.start <= part.last < part.total else None
+
+
+@dataclass(frozen=True)
+class Representation:
+    """What the first answer says of the file that it carries."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    #: what If-Range may say; None: nothing would prove that a part is of the same file
+    validator: str | None = None
+
+    @classmethod
+    def of(cls, response: Response) -> Representation:
+        names = ("etag", "last-modified", "content-type", "content-encoding")
+        etag, last_modified, content_type, content_encoding = map(response.header, names)
+        if "none" in (response.header("accept-ranges") or "").lower():
+            validator = None
+        else:
+            validator = _validator(etag, last_modified, response.header("date"))
+        return cls(etag, last_modified, content_type, content_encoding, validator)
+
+    @property
+    def has_strong_etag(self) -> bool:
+        return self.validator is not None and self.validator == self.etag
+
+    def agrees(self, response: Response) -> bool:
+        """Tell whether a 206 is of the same file.
+
+        It must repeat the validator and the coding; what else it says of the file must be the same.
+        """
+        validator = response.header("etag" if self.has_strong_etag else "last-modified")
+        return (
+            validator == self.validator
+            and response.header("content-encoding") == self.content_encoding
+            and response.header("etag") in (None, self.etag)
+            and response.header("last-modified") in (None, self.last_modified)
+            and response.header("content-type") in (None, self.content_type)
+        )
+
+
+def overlap(brought: int) -> int:
+    """Tell how many bytes to ask for once more after an answer that brought so many: half of them."""
+    return max(LEAST_OVERLAP, min(MOST_OVERLAP, brought // 2))
+
+
+def read_overlap(response: Response, kept: bytes) -> None:
+    """Read the bytes of a part that are `kept` already; raises TemporaryFailure unless they are equal."""
+    seen = memoryview(bytearray(len(kept)))
+    position = 0
+    while position < len(kept):
+        count = response.readinto(seen[position:])
+        if not count:
+            raise TemporaryFailure("incomplete", "The server sent less of the file than asked for.")
+        if seen[position : position + count] != kept[position : position + count]:
+            raise not_the_rest()
+        position += count
+
+
+def not_the_rest() -> TemporaryFailure:
+    problem = "Asked for the rest of the file, the server sent something else."
+    return TemporaryFailure("bad_response", problem)
+
+
+def _validator(etag: str | None, last_modified: str | None, date: str | None) -> str | None:
+    """Return a strong ETag or, where there is no ETag at all, a date that proves as much."""
+    if etag is not None:
+        return etag if STRONG_ETAG.fullmatch(etag) else None
+    modified, answered = _fixed_date(last_modified), _fixed_date(date)
+    return last_modified if modified and answered and answered - modified >= SECOND else None
+
+
+def _fixed_date(value: str | None) -> datetime.datetime | None:
+    return parse_date(value) if value and FIXED_DATE.fullmatch(value) else None
