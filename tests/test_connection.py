@@ -18,6 +18,7 @@ from md5light.download.connection import Connections
 from md5light.download.guard import Guard
 from md5light.download.transfer import Transfer
 from md5light.download.urls import parse
+from md5light.download.wire import Limits
 from md5light.errors import Stopped, TemporaryFailure
 from md5light.interrupt import Interrupt
 from md5light.lookups import Lookups
@@ -57,7 +58,7 @@ def make(resolve: Resolve = LOOPBACK, **values: float) -> Connections:
 
 
 def get(connections: Connections, url: str) -> bytes:
-    exchange = connections.get(parse(url), "", Transfer())
+    exchange = connections.get(parse(url), "", Transfer(), Limits.of(DownloadConfig()))
     with exchange as response:
         body = bytearray(100)
         count = response.readinto(memoryview(body))
@@ -102,7 +103,9 @@ def test_an_exchange_that_is_not_finished_keeps_nothing() -> None:
     connections = make()
     with Origin() as origin:
         origin.serve("/file", b"hello")
-        with connections.get(parse(origin.url("/file")), "", Transfer()):
+        with connections.get(
+            parse(origin.url("/file")), "", Transfer(), Limits.of(DownloadConfig())
+        ):
             pass
         assert get(connections, origin.url("/file")) == b"hello"
         assert origin.connections == 2
@@ -151,7 +154,9 @@ def test_a_handshake_that_drips_ends_at_connect_timeout(host: str) -> None:
     with dripping(20) as port:
         begun = time.monotonic()
         with pytest.raises(TimeoutError):
-            make(connect_timeout=0.5).get(parse(f"https://{host}:{port}/"), "", Transfer())
+            make(connect_timeout=0.5).get(
+                parse(f"https://{host}:{port}/"), "", Transfer(), Limits.of(DownloadConfig())
+            )
     assert 0.5 <= time.monotonic() - begun < 2
 
 

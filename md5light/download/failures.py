@@ -36,7 +36,7 @@ def explained(error: Exception) -> Failure:
         return error
     if _is_shortage(error):
         problem = "This machine had no file descriptor, memory or thread to spare."
-        return OutOfResources(problem)
+        return OutOfResources("connection_failed", problem)
     if isinstance(error, TimeoutError):
         return TemporaryFailure("timed_out", "The connection to the server took too long.")
     if isinstance(error, NoAnswer):
