@@ -56,6 +56,11 @@ setup(
             "playwright",
             # axe-core, without a download: what it finds would keep somebody from using the page.
             "axe-playwright-python",
+            # Lists with whatever names there can be: what is written must be read again.
+            "hypothesis",
+            # Two programs that read manifests and write lists.
+            "bagit",
+            "pooch",
         ],
         # Other job queues, for scripts/bench/compare.py only.
         "bench": ["huey", "rq", "celery[redis]", "dramatiq[redis]", "procrastinate"],

@@ -1,0 +1,69 @@
+"""Digests in the spellings that lists use: hex, base64, `md5:HEX`, `sha256-BASE64` (W3C SRI)."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from md5light.errors import Refused
+
+#: hex digits of a digest by each algorithm
+DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+ALGORITHMS = tuple(DIGITS)
+
+#: these words, in either case, say that nothing is expected
+NOTHING = frozenset(["", "-", "_", "null", "none"])
+
+_BY_DIGITS = {digits: algorithm for algorithm, digits in DIGITS.items()}
+_SPELLINGS = {spelling: spelling for spelling in ALGORITHMS} | {
+    "sha-1": "sha1",
+    "sha-256": "sha256",
+    "sha-512": "sha512",
+    # OpenSSL 3
+    "sha2-256": "sha256",
+    "sha2-512": "sha512",
+}
+_HEX = re.compile(r"[0-9A-Fa-f]+")
+_PREFIXED = re.compile(rf"({'|'.join(_SPELLINGS)})[:-](.+)", re.IGNORECASE | re.ASCII)
+
+
+def algorithm_of(spelling: str) -> str | None:
+    """Return the algorithm (`SHA-256` is `sha256`), or None if it is not supported."""
+    return _SPELLINGS.get(spelling.strip().lower())
+
+
+def parse(text: str, algorithm: str | None = None) -> tuple[str, str] | None:
+    """Return the algorithm and the digest in lower-case hex, or None if nothing is expected.
+
+    `algorithm` is what the column says. Raises Refused("invalid_digest") for everything else that
+    is no digest of that algorithm, or of any where none is named.
+    """
+    text = text.strip()
+    if text.lower() in NOTHING:
+        return None
+    prefixed = _PREFIXED.fullmatch(text)
+    digest = _decode(prefixed[2] if prefixed else text)
+    found = _BY_DIGITS.get(len(digest))
+    wanted = {algorithm or found, _SPELLINGS[prefixed[1].lower()] if prefixed else found}
+    if found is None or wanted != {found}:
+        kind = algorithm or "MD5, SHA-1, SHA-256 or SHA-512"
+        raise Refused("invalid_digest", f"“{text[:140]}” is not a digest ({kind}).")
+    return found, digest
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether `text` is a digest that names its algorithm by prefix or length."""
+    try:
+        return parse(text) is not None
+    except Refused:
+        return False
+
+
+def _decode(text: str) -> str:
+    """Return the digest in lower-case hex, or an empty string."""
+    if len(text) in _BY_DIGITS and _HEX.fullmatch(text):
+        return text.lower()
+    try:
+        return base64.b64decode(text, validate=True).hex()
+    except ValueError:
+        return ""

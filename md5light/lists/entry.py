@@ -1,0 +1,61 @@
+"""An entry of a manifest: a line of a list together with its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+#: statuses of lines whose file was downloaded
+DONE = ("hashed", "matched", "mismatched")
+#: statuses of lines that have ended and need somebody's attention
+NOT_WELL = ("failed", "mismatched", "canceled")
+
+
+class Entry(NamedTuple):
+    """What is known of one line; digests are lower-case hex, by algorithm."""
+
+    #: in the list, counted from 1
+    position: int
+    #: as Line.sent
+    sent: str
+    url: str
+    #: waiting, running, hashed, matched, mismatched, failed or canceled
+    status: str
+    name: str | None = None
+    id: str | None = None
+    expected_size: int | None = None
+    expected: Mapping[str, str] = {}
+    #: bytes of the body
+    size: int | None = None
+    digests: Mapping[str, str] = {}
+    error_code: str | None = None
+    error_message: str | None = None
+    final_url: str | None = None
+    content_type: str | None = None
+    attempts: int = 0
+    #: RFC 3339
+    finished_at: str | None = None
+
+
+def reason(entry: Entry) -> str:
+    """Return in words why a line is not well; one line of text."""
+    if entry.status == "mismatched":
+        text = "; ".join(_differences(entry))
+    elif entry.error_message:
+        text = f"{entry.error_message} ({entry.error_code})"
+    else:
+        return entry.status
+    return f"{entry.status}: {' '.join(text.split())}"
+
+
+def _differences(entry: Entry) -> list[str]:
+    expected = {"size": entry.expected_size, **entry.expected}
+    got = {"size": entry.size, **entry.digests}
+    differences = [
+        f"{what} is {got.get(what)}, not {wanted}"
+        for what, wanted in expected.items()
+        if wanted is not None and wanted != got.get(what)
+    ]
+    if (entry.content_type or "").lower().startswith(("text/html", "application/xhtml")):
+        differences.append(f"it looks like a page: its type is {entry.content_type}")
+    return differences
