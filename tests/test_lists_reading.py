@@ -188,7 +188,7 @@ def test_memory_does_not_grow_with_the_list(head: str, chunk: bytes) -> None:
             yield chunk
         yield b"]" if head.startswith("[") else b"\nhttp://h/z\n"
 
-    assert peak(chunks(30)) < peak(chunks(3)) + 100_000
+    assert peak(chunks(30)) < peak(chunks(10)) + 100_000
 
 
 def test_a_list_in_one_piece_of_a_long_line() -> None:

@@ -19,6 +19,10 @@ _SUMS = re.compile(r"[ \t]*(\\?)(\S+)(?: [ *]|[ \t])(.+)", re.DOTALL)
 _BSD = re.compile(r"\s*(\\?)([A-Za-z0-9-]+) ?\((.+)\) ?= ?(\S+)\s*", re.DOTALL | re.ASCII)
 
 
+def is_gcs(line: str) -> bool:
+    return line.rstrip() == GCS_HEADER
+
+
 def is_sums(line: str) -> bool:
     match = _SUMS.fullmatch(line)
     return match is not None and digests.is_digest(match[2])
@@ -68,7 +72,7 @@ def sums(maker: LineMaker, number: int, sent: str) -> Line:
 
 def gcs(maker: LineMaker, number: int, sent: str) -> Line | None:
     """`URL⇥SIZE⇥BASE64 MD5` (Google's Storage Transfer Service)."""
-    if sent.strip() == GCS_HEADER:
+    if is_gcs(sent):
         return None
     url, size, md5, *more = [*sent.split("\t"), "", ""]
     if any(more):

@@ -28,7 +28,7 @@ FORMATS = ("urls", "sums", "bsd", "csv", "tsv", "ndjson", "json", "gcs", "pooch"
 
 #: what the first line tells of the format, in the order of asking; what fits none is `urls`
 _SIGNS: dict[str, Callable[[str], bool]] = {
-    "gcs": lambda first: first == plain.GCS_HEADER,
+    "gcs": plain.is_gcs,
     "ndjson": lambda first: first.startswith("{"),
     "json": lambda first: first.startswith("["),
     "bsd": plain.is_bsd,
@@ -114,12 +114,12 @@ def _begin(pieces: Iterator[bytes]) -> tuple[str, int, Iterator[bytes]]:
         held = held[end:]
         if b"\n" in held or len(held) > MAX_LINE_BYTES:
             break
-    first = held.partition(b"\n")[0].decode("utf-8", "replace").strip(" \t\r")
+    first = held.partition(b"\n")[0].decode("utf-8", "replace").lstrip(" \t")
+    first = first.removesuffix("\r")
     return "" if first.startswith("#") else first, number, itertools.chain([held], pieces)
 
 
 def _open(format: str, first: str, source: Source) -> Reading:
-    header = None
     lines: Iterable[Line | BadLine]
     if format in _DELIMITERS:
         table = tables.Table(source, _DELIMITERS[format])
@@ -128,10 +128,9 @@ def _open(format: str, first: str, source: Source) -> Reading:
         lines = _AS_WHOLE[format](source)
     else:
         lines = source.each(partial(_BY_LINE[format], source.maker))
-    if format == "gcs":
-        header = plain.GCS_HEADER
-        if first != header:
-            raise Refused("invalid_header", f"The first line must be {header}.")
+    header = plain.GCS_HEADER if format == "gcs" else None
+    if header and not plain.is_gcs(first):
+        raise Refused("invalid_header", f"The first line must be {header}.")
     return Reading(format, lines, source.max_lines, header=header)
 
 
