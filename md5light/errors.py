@@ -1,17 +1,21 @@
 """Everything md5light raises on purpose.
 
-Md5lightError
-├── ConfigError            wrong configuration: a command exits with 78
-├── DatabaseError          the database can't be opened: a command exits with 1
+Md5lightError                  has a code and a message
+├── ConfigError                wrong configuration: a command exits with 78
+├── DatabaseError              the database can't be opened: a command exits with 1
 │   └── DatabaseUnavailable    it can't be read or written now: /submit answers 503
-├── OwnAddressesUnknown    the guard can't tell which addresses are this machine's: a command exits with 1
-├── NotDone                what a command was asked for failed or does not exist: it exits with 1
-├── Refused                a submission that is not accepted: /submit answers 400, a command exits with 2
-├── Stopped                a download was ended by the worker itself, not by what it met
-└── Failure                a download or a mail did not succeed
+│       └── DatabaseReplaced   its file was deleted or replaced: the process ends with 1
+├── ListenError                the server can't listen: it exits with 1
+├── OwnAddressesUnknown        the guard can't read this machine's addresses: exit 1
+├── NotDone                    a command failed, or its object does not exist: it exits with 1
+├── Refused                    a submission is not accepted: 400, a command exits with 2
+├── TooMany                    a client or a recipient is above its limit: 429
+├── QueueFull                  there are too many unfinished jobs: 503
+├── Stopped                    the worker itself ended a download or a delivery
+└── Failure                    a download or a mail did not succeed
     ├── TemporaryFailure       worth another attempt
-    │   ├── OutOfResources         this machine lacked something: no attempt of the job's
-    │   └── OperatorFailure        not before the operator has changed something
+    │   ├── OutOfResources     this machine lacked something: the attempt does not count
+    │   └── OperatorFailure    not before the operator has changed something
     └── PermanentFailure       never will
 """
 
@@ -19,59 +23,99 @@ from __future__ import annotations
 
 
 class Md5lightError(Exception):
-    """The root: whoever catches it catches all that md5light raises on purpose, and nothing else."""
+    """The root of the tree: `code` is for programs, `message` is a sentence for people."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
 
 
 class ConfigError(Md5lightError):
     """The configuration is wrong; the message is one line naming file, section, key and value."""
 
+    code = "config_error"
+
 
 class DatabaseError(Md5lightError):
-    """The database can't be used; the message is one line that names it."""
+    """The database can't be used; the message is one line that names it, never a password."""
+
+    code = "database_error"
 
 
 class DatabaseUnavailable(DatabaseError):
-    """The database was opened but does not answer or can't be written now; trying later may help."""
+    """The database was opened but can't be read or written now; trying later may help."""
+
+    code = "database_unavailable"
+
+
+class DatabaseReplaced(DatabaseUnavailable):
+    """The database's file is no longer the one that was opened: only a new process can help."""
+
+
+class ListenError(Md5lightError):
+    """The address can't be listened on; the message is one line that names it."""
+
+    code = "listen_error"
 
 
 class OwnAddressesUnknown(Md5lightError):
     """The machine's own addresses can't be read, so none can be judged; the message is one line."""
 
+    code = "own_addresses_unknown"
+
 
 class NotDone(Md5lightError):
     """A command of the administration failed; the message is one line."""
+
+    code = "not_done"
 
 
 class Refused(Md5lightError):
     """A submission is not accepted; `code` is one of the documented codes of HTTP errors."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+        super().__init__(message, code=code)
+
+
+class TooMany(Md5lightError):
+    """A client or a recipient is above its limit; it may try again in `retry_after` seconds."""
+
+    def __init__(self, code: str, message: str, retry_after: float) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class QueueFull(Md5lightError):
+    """There are as many unfinished jobs as the configuration admits."""
+
+    code = "queue_full"
 
 
 class Stopped(Md5lightError):
-    """A download was ended from inside (a cancel, a stop, a lost lease): there is nothing to tell of it."""
+    """The worker ended a download or a delivery (a cancel, a stop, a lost lease): no failure."""
+
+    code = "stopped"
 
 
 class Failure(Md5lightError):
     """A download or a mail did not succeed.
 
-    `code` is one of the documented error codes; `message` is a sentence for people that holds no byte of
-    what the other side sent and no resolved address. `detail` may hold both: it is for the eyes of the
-    one who asked, never for a log or the database.
+    `code` is one of the documented error codes; `message` is a sentence for people that holds no
+    byte of what the other side sent and no resolved address. `detail` may hold both: it is for the
+    terminal of the person who asked, never for a log or the database.
     """
 
     def __init__(self, code: str, message: str, *, detail: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+        super().__init__(message, code=code)
         self.detail = detail
 
 
 class TemporaryFailure(Failure):
-    """A failure worth another attempt, not before `retry_after` seconds where the other side asked for that."""
+    """A failure worth another attempt, after `retry_after` seconds where the other side said so."""
 
     def __init__(
         self, code: str, message: str, *, detail: str = "", retry_after: float | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-#: what may be known of a job's state; the last three are ends
+#: the states of a job that clients see; the last three are ends
 STATUSES = ("queued", "running", "done", "failed", "canceled")
 
 
@@ -20,13 +20,13 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     url: str
     #: host of the URL, whose downloads at once are limited
     host: str
-    #: who wants the result by mail; never shown
+    #: address that gets the result by mail; never shown
     email: str | None
     #: network address it came from, where submissions are limited by that; never shown
     client: str | None
     #: one of STATUSES
     status: str
-    #: no worker takes it before; None: it waits for its busy host, or has ended
+    #: no worker takes it before; None: it is set aside for its busy host, or has ended
     due_at: float | None
     #: proof of the claim, shown at every write of the worker that holds it
     token: str | None
@@ -50,6 +50,8 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     #: why the latest attempt failed
     error_code: str | None
     error_message: str | None
+    #: due_at at which it comes back, where it is set aside for its busy host
+    turn: float | None = None
     #: none, waiting, sent or failed
     mail: str = "none"
 
@@ -60,7 +62,7 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
 
 @dataclass(frozen=True)
 class Hashed:
-    """What a download that succeeded tells."""
+    """The result of a successful download."""
 
     #: in lower-case hexadecimal
     md5: str
@@ -75,23 +77,35 @@ class Hashed:
 
 @dataclass(frozen=True)
 class Mail:
-    """One owed mail: a row of the outbox, together with the finished job that it tells of."""
+    """One owed mail: a row of the outbox as a value; times are Unix seconds."""
 
-    job_id: str
+    #: the kind of its subject: job
+    kind: str
+    #: id of the job that it tells of
+    subject: str
     recipient: str
-    token: str
+    #: proof of the claim, shown at every write of the worker that holds it
+    token: str | None
+    #: claims so far, but for those given back untried
     attempts: int
-    max_attempts: int
-    url: str
-    status: str
-    md5: str | None
-    size: int | None
-    finished_at: float
-    error_message: str | None
+    #: when it became owed, or was retried by an administrator
+    created_at: float
+    #: the job that it tells of, where a worker claimed the mail
+    job: Job | None = None
+    #: waiting, sent or failed
+    status: str = "waiting"
+    #: no worker takes it before; None: it has ended
+    due_at: float | None = None
+    #: name of the worker that holds it
+    worker: str | None = None
+    finished_at: float | None = None
+    #: why the latest attempt failed
+    error_code: str | None = None
+    error_message: str | None = None
 
 
 def describe(job: Job) -> dict[str, object]:
-    """Tell everything that may be known of a job; the address it is mailed to may not."""
+    """Return everything that clients may know of a job, so neither addresses nor its token."""
     waits = job.status == "queued" and job.due_at is not None and job.due_at > time.time()
     return {
         "id": job.id,
@@ -117,7 +131,7 @@ def describe(job: Job) -> dict[str, object]:
 
 
 def error_of(job: Job) -> dict[str, str | None] | None:
-    """Tell why a job, or its latest attempt, has not succeeded; None where nothing is wrong."""
+    """Return why a job, or its latest attempt, has not succeeded; None where nothing is wrong."""
     if job.status == "canceled":
         return {"code": "canceled", "message": "The job was canceled."}
     return {"code": job.error_code, "message": job.error_message} if job.error_code else None

@@ -196,7 +196,7 @@ class Pool:
             log.error("database_unavailable", reason=error)
             return 0
         try:
-            Totals(database).sign_off(name)
+            Totals(database).deregister(name)
             mails = Outbox.configured(database, self._config).free(name)
             return mails + Queue.configured(database, self._config).free(name)
         except DatabaseError as error:

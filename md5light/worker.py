@@ -232,7 +232,7 @@ class Worker:
     def _close(self) -> None:
         """Say good-bye and let go of connections and database; no thread is working any more."""
         with self._watched():
-            self._totals.sign_off(self.name)
+            self._totals.deregister(self.name)
         self._downloader.close()
         self._mailer.close()
         self._database.close()
@@ -271,9 +271,8 @@ class Worker:
                 self._give_back(job)
                 self._pause_in_shortage(outcome)
                 return None
-            goes_on = not self._stopping.is_set() and self._leases.are_kept()
-            next_for = self.name if goes_on else None
-            settled = self._persist(lambda: self._queue.settle(job, outcome, next_for=next_for))
+            claim_next = not self._stopping.is_set() and self._leases.are_kept()
+            settled = self._persist(lambda: self._queue.settle(job, outcome, claim_next=claim_next))
         finally:
             del self._running[_claim(job)]
         if settled is None:
@@ -371,7 +370,7 @@ class Worker:
             self._persist(lambda: self._outbox.sent(mail))
             self._mail_outage.succeed()
             self._mail_refusal.succeed()
-            log.info("mailed", job=mail.job_id)
+            log.info("mailed", job=mail.subject)
 
     def _send(self, mail: Mail) -> bool:
         message = compose(mail, self._config.smtp, self._config.server.public_url)
@@ -385,7 +384,7 @@ class Worker:
             report = functools.partial(self._mail_refusal.fail, remedy=REMEDY)
         elif failure.code in MAIL_SERVER_CODES:
             report = self._mail_outage.fail
-        report(job=mail.job_id, attempt=mail.attempts, code=failure.code, reason=failure.message)
+        report(job=mail.subject, attempt=mail.attempts, code=failure.code, reason=failure.message)
 
     # --- chores ------------------------------------------------------------------------------------
 
@@ -394,8 +393,9 @@ class Worker:
         chores = [
             _Chore(self._renew),
             _Chore(self._look_for_the_end_of_an_outage),
-            _Chore(lambda: self._totals.sign(self.name), HEARTBEAT_SECONDS),
-            _Chore(self._queue.pull_in, HEARTBEAT_SECONDS),
+            _Chore(lambda: self._totals.heartbeat(self.name), HEARTBEAT_SECONDS),
+            _Chore(self._queue.clamp_due_at, HEARTBEAT_SECONDS),
+            _Chore(self._outbox.clamp_due_at, HEARTBEAT_SECONDS),
         ]
         if self._config.queue.retention_days:
             chores.append(_Chore(self._purge, PURGE_SECONDS, due_at=_now() + purge_after))
@@ -423,7 +423,7 @@ class Worker:
 
     def _look_for_the_end_of_an_outage(self) -> None:
         if self._database_outage.lasts:
-            self._totals.sign(self.name)
+            self._totals.heartbeat(self.name)
             self._database_outage.succeed()
 
     def _purge(self) -> bool:

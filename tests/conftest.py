@@ -99,4 +99,4 @@ def queue(make_queue: MakeQueue) -> Queue:
 
 @pytest.fixture
 def outbox(database: Database) -> Outbox:
-    return Outbox(database, lease_seconds=60, max_attempts=3, retry_seconds=30)
+    return Outbox(database, lease_seconds=60, retry_seconds=30, give_up_seconds=4 * 86400)

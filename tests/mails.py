@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 from md5light.config import SmtpConfig
-from md5light.job import Mail
+from md5light.job import Job, Mail
 from md5light.mail.messages import compose
 
 SENDER = "md5light@sender.example"
@@ -14,21 +14,44 @@ PUBLIC_URL = "https://md5.example.org"
 
 CONFIG = SmtpConfig(sender=SENDER)
 
-DONE = Mail(
-    job_id="0e4fac17-f367-4807-8c28-8a059a2f82ac",
-    recipient=RECIPIENT,
-    token="a token",
-    attempts=1,
-    max_attempts=10,
+JOB = Job(
+    id="0e4fac17-f367-4807-8c28-8a059a2f82ac",
     url="http://site.com/file.txt",
+    host="site.com",
+    email=RECIPIENT,
+    client=None,
     status="done",
+    due_at=None,
+    token=None,
+    worker=None,
+    attempts=1,
+    max_attempts=5,
+    created_at=1_700_000_000.1,
+    started_at=1_700_000_000.2,
+    finished_at=1_700_000_000.9,
+    bytes_done=1234,
+    bytes_total=1234,
     md5="f4afe93ad799484b1d512cc20e93efd1",
     size=1234,
-    finished_at=1_700_000_000.9,
+    final_url="http://site.com/file.txt",
+    content_type=None,
+    etag=None,
+    last_modified=None,
+    error_code=None,
     error_message=None,
 )
-FAILED = dataclasses.replace(
-    DONE, status="failed", md5=None, size=None, error_message="The server answered 404."
+
+
+def mail_of(job: Job, **changes: Any) -> Mail:
+    """Return the mail that tells how `job`, with `changes`, ended."""
+    changed = job._replace(**changes)
+    return Mail("job", changed.id, RECIPIENT, "a token", 1, 1_700_000_000.9, changed)
+
+
+DONE = mail_of(JOB)
+FAILED_JOB = JOB._replace(
+    status="failed", md5=None, size=None, error_message="The server answered 404."
 )
+FAILED = mail_of(FAILED_JOB)
 
 MESSAGE = compose(DONE, CONFIG, PUBLIC_URL)

@@ -335,13 +335,14 @@ def test_retry_makes_a_job_due_as_if_it_were_new(state: str, jobs: Jobs, tmp_pat
 def test_a_retried_job_owes_its_mail_anew(
     jobs: Jobs, database: Database, clock: Clock, tmp_path: Path
 ) -> None:
-    outbox = Outbox(database, lease_seconds=60, max_attempts=3, retry_seconds=30)
+    outbox = Outbox(database, lease_seconds=60, retry_seconds=30, give_up_seconds=4 * 86400)
     job_id = jobs.failed(RECIPIENT)
     message_ids = []
     for status in ("failed", "done"):
         mail = outbox.claim("w1")
         assert mail
-        assert (mail.job_id, mail.status, mail.attempts) == (job_id, status, 1)
+        assert mail.job
+        assert (mail.job.id, mail.job.status, mail.attempts) == (job_id, status, 1)
         message_ids.append(compose(mail, SmtpConfig(), "http://localhost")["Message-ID"])
         assert outbox.sent(mail)
         if status == "failed":
@@ -431,7 +432,7 @@ def test_stats_count_what_goes_on_and_what_was(
 ) -> None:
     jobs.one_of_each()
     jobs.queue.cancel(jobs.queued())
-    Totals(database).sign("w1")
+    Totals(database).heartbeat("w1")
     counted = in_json(run("md5light", "stats", "--json", cwd=tmp_path))
     assert counted.pop("oldest_waiting_seconds") >= 0
     assert counted.pop("last_worker_sign_seconds") >= 0

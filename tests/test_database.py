@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from md5light.queue.database import Transaction
 from md5light.queue.sqlite import SQLite
 from tests.child import Child
 from tests.gathering import Gathering
-from tests.waiting import wait_until
+from tests.upgrade import FIRST_SCHEMA, check_upgraded
 
 T = TypeVar("T")
 
@@ -184,46 +185,44 @@ def test_many_threads_each_get_their_own_result(database: SQLite) -> None:
     assert stored(database) == list(range(600))
 
 
-def test_writes_that_gather_share_one_commit_in_the_order_they_came(database: SQLite) -> None:
+def test_writes_of_one_kind_share_one_commit_in_the_order_they_came(database: SQLite) -> None:
     gathering = Gathering(database)
     transactions: list[Transaction] = []
     numbers: list[int] = []
 
-    def work(number: int) -> Callable[[Transaction], None]:
-        def note(transaction: Transaction) -> None:
-            transactions.append(transaction)
-            numbers.append(number)
+    def one_kind(transaction: Transaction, items: list[int]) -> list[int]:
+        transactions.append(transaction)
+        numbers.extend(items)
+        return [-item for item in items]
 
-        return note
+    def other_kind(transaction: Transaction, items: list[int]) -> list[int]:
+        return one_kind(transaction, items)
 
-    threads = []
-    for number in range(8):
-        threads.append(threading.Thread(target=database.write, args=[work(number)]))
-        threads[-1].start()
-        wait_until(lambda: len(database._waiting) == len(threads))
-    gathering.let_go_of(8)
-    for thread in threads:
-        thread.join()
-    assert numbers == list(range(8))
-    assert len(set(map(id, transactions))) == 1
+    with ThreadPoolExecutor(8) as threads:
+        results = []
+        for number in range(8):
+            kind = other_kind if number in (2, 5) else one_kind
+            results.append(threads.submit(database.write_together, kind, number))
+            gathering.wait_for(len(results))
+        gathering.let_go_of(8)
+        assert [result.result(10) for result in results] == [-number for number in range(8)]
+    assert numbers == [0, 1, 3, 4, 6, 7, 2, 5]
+    assert len(set(map(id, transactions))) == 2
 
 
 def test_a_failing_write_does_not_spoil_its_neighbours(database: SQLite) -> None:
     database.write(insert(1))
 
-    def half(transaction: Transaction) -> None:
-        insert(50)(transaction)
-        raise ValueError("a mistake of ours")
+    def insert_all(transaction: Transaction, numbers: list[int]) -> list[int]:
+        done = [insert(number)(transaction) for number in numbers]
+        if 50 in numbers:
+            raise ValueError("a mistake of ours")
+        return done
 
     gathering = Gathering(database)
     threading.Thread(target=gathering.let_go_of, args=[4]).start()
     outcomes = in_threads(
-        [
-            partial(database.write, insert(2)),
-            partial(database.write, half),
-            partial(database.write, insert(1)),
-            partial(database.write, insert(3)),
-        ]
+        [partial(database.write_together, insert_all, number) for number in (2, 50, 1, 3)]
     )
     assert [outcomes[0], outcomes[3]] == [1, 1]
     assert isinstance(outcomes[1], ValueError)
@@ -425,6 +424,12 @@ def test_another_programs_database_is_left_as_it_is(path: Path, table: str) -> N
 def test_a_newer_schema_is_refused(path: Path, database: SQLite) -> None:
     database.write(lambda transaction: transaction.run("update schema_version set version = 99"))
     assert open_error(path).startswith("schema 99 of a newer md5light (this one knows ")
+
+
+def test_a_database_of_the_first_schema_is_upgraded_with_all_its_rows(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST_SCHEMA.read_text())
+    check_upgraded(str(path))
 
 
 def test_a_place_where_no_file_can_be_is_told(tmp_path: Path) -> None:

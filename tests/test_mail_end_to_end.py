@@ -161,11 +161,13 @@ def test_what_the_operator_has_to_mend_delays_mails_and_is_said_aloud(
 
 def test_a_mail_is_given_up_after_give_up_days(tmp_path: Path) -> None:
     with Origin() as origin, ScriptedPostbox(DATA=repeat("451 later")) as postbox:
-        with running(tmp_path, queue=AT_ONCE, smtp=smtp(postbox, give_up_days=0.08)) as service:
+        soon = {"retry_seconds": 0.1}
+        days = "0.00001"  # less than a second
+        with running(tmp_path, queue=soon, smtp=smtp(postbox, give_up_days=days)) as service:
             job_id = service.submit(origin.serve("/file", b"body"), email=ANN)
             wait_for_mail(service, job_id, "failed")
             assert service.result(job_id)["md5"] == md5(b"body")
-        assert postbox.heard.count("DATA") == 2
+        assert postbox.heard.count("DATA") > 1
 
 
 def test_one_connection_serves_all_waiting_mails(tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ def test_a_mail_that_can_not_be_made_stops_no_other(tmp_path: Path) -> None:
     with Origin() as origin, ScriptedPostbox(RCPT=["451 later"]) as postbox:
         slow = {"retry_seconds": 0.5}
         with running(
-            tmp_path, "--processes", "1", queue=slow, smtp=smtp(postbox, give_up_days=0.08)
+            tmp_path, "--processes", "1", queue=slow, smtp=smtp(postbox, give_up_days="0.00001")
         ) as service:
             broken = service.submit(origin.serve("/file", b"body"), email=ANN)
             service.commands[-1].wait_for_line("event=mail_failed")

@@ -19,7 +19,7 @@ import pytest
 from md5light.config import SmtpConfig
 from md5light.errors import OperatorFailure
 from md5light.mail.mailer import Mailer
-from tests.mails import DONE, MESSAGE, RECIPIENT
+from tests.mails import JOB, MESSAGE, RECIPIENT
 
 #: seconds
 HOUR = 3600
@@ -52,7 +52,7 @@ def test_mails_are_kept_in_a_maildir_that_others_can_read(
     kept = list(mailbox.Maildir(folder, create=False))
     assert [mail["Message-ID"] for mail in kept] == [MESSAGE["Message-ID"]] * 2
     assert [mail["To"] for mail in kept] == [RECIPIENT] * 2
-    assert DONE.url.encode() in kept[0].get_payload(decode=True)
+    assert JOB.url.encode() in kept[0].get_payload(decode=True)
     assert sorted(_logged_paths(caplog)) == sorted(str(file) for file in (folder / "new").iterdir())
     assert list((folder / "tmp").iterdir()) == []
     assert RECIPIENT not in str([vars(record) for record in caplog.records])

@@ -13,11 +13,22 @@ import pytest
 
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
-from md5light.job import Mail
+from md5light.job import Job, Mail
 from md5light.mail.addresses import check_address
 from md5light.mail.mailer import Mailer
 from md5light.mail.messages import compose, compose_test
-from tests.mails import CONFIG, DONE, FAILED, MESSAGE, PUBLIC_URL, RECIPIENT, SENDER
+from tests.mails import (
+    CONFIG,
+    DONE,
+    FAILED,
+    FAILED_JOB,
+    JOB,
+    MESSAGE,
+    PUBLIC_URL,
+    RECIPIENT,
+    SENDER,
+    mail_of,
+)
 from tests.postbox import Mail as Received
 from tests.postbox import Postbox, ScriptedPostbox
 
@@ -44,11 +55,11 @@ def parsed(message: EmailMessage) -> EmailMessage:
 
 
 def url_mail(url: str) -> Mail:
-    return dataclasses.replace(DONE, url=url)
+    return mail_of(JOB, url=url)
 
 
-def subject(url: str, mail: Mail = DONE) -> str:
-    message = compose(dataclasses.replace(mail, url=url), CONFIG, PUBLIC_URL)
+def subject(url: str, job: Job = JOB) -> str:
+    message = compose(mail_of(job, url=url), CONFIG, PUBLIC_URL)
     return str(parsed(message)["Subject"])
 
 
@@ -60,16 +71,16 @@ def test_a_mail_of_a_result_tells_all_of_it() -> None:
     assert mail.message["Reply-To"] is None
     assert mail.message["Subject"] == "md5light: done: file.txt"
     assert mail.message["Auto-Submitted"] == "auto-generated"
-    assert mail.message["Message-ID"] == f"<{DONE.job_id}@sender.example>"
+    assert mail.message["Message-ID"] == f"<{JOB.id}@sender.example>"
     assert mail.message["Content-Type"] == 'text/plain; charset="utf-8"'
-    assert parsedate_to_datetime(mail.message["Date"]).timestamp() == int(DONE.finished_at)
-    link = f"{PUBLIC_URL}/jobs/{DONE.job_id}"
-    for part in (DONE.url, DONE.md5, "1234 bytes", "2023-11-14 22:13:20 UTC", link):
+    assert parsedate_to_datetime(mail.message["Date"]).timestamp() == int(JOB.finished_at or 0)
+    link = f"{PUBLIC_URL}/jobs/{JOB.id}"
+    for part in (JOB.url, JOB.md5, "1234 bytes", "2023-11-14 22:13:20 UTC", link):
         assert str(part) in mail.text
 
 
 def test_a_single_byte_is_not_bytes() -> None:
-    message = compose(dataclasses.replace(DONE, size=1), CONFIG, PUBLIC_URL)
+    message = compose(mail_of(JOB, size=1), CONFIG, PUBLIC_URL)
     assert "Size:   1 byte\n" in message.get_content()
 
 
@@ -78,7 +89,7 @@ def test_a_mail_of_a_failure_tells_the_reason() -> None:
     text = message.get_content()
     assert message["Subject"] == "md5light: failed: file.txt"
     assert "The server answered 404." in text
-    assert FAILED.url in text
+    assert FAILED_JOB.url in text
     assert "None" not in text
 
 
@@ -175,7 +186,7 @@ def test_a_senders_name_is_in_the_header_alone(key: str, name: str) -> None:
 )
 def test_a_subject_names_the_file_else_the_host(url: str, name: str) -> None:
     assert subject(url) == f"md5light: done: {name}"
-    assert subject(url, FAILED) == f"md5light: failed: {name}"
+    assert subject(url, FAILED_JOB) == f"md5light: failed: {name}"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +246,7 @@ HOSTILE = {
 def test_nothing_foreign_makes_a_header_a_recipient_or_a_line(text: str) -> None:
     hostile = [
         compose(url_mail(text), CONFIG, text),
-        compose(dataclasses.replace(FAILED, error_message=text), CONFIG, PUBLIC_URL),
+        compose(mail_of(FAILED_JOB, error_message=text), CONFIG, PUBLIC_URL),
     ]
     for mail, innocent in zip(delivered(*hostile), (DONE, FAILED), strict=True):
         expected = compose(innocent, CONFIG, PUBLIC_URL)

@@ -81,7 +81,7 @@ def test_living_workers_are_counted(tmp_path: Path) -> None:
 def test_a_worker_that_was_killed_is_not_alive_for_long(database: Database, clock: Clock) -> None:
     totals = Totals(database)
     assert totals.snapshot().last_sign_seconds is None
-    totals.sign("w1")
+    totals.heartbeat("w1")
     clock.pass_(ALIVE_SECONDS - 1)
     assert (totals.snapshot().workers_alive, totals.snapshot().last_sign_seconds) == (
         1,

@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from md5light.errors import DatabaseError, DatabaseUnavailable
+from md5light.job import Hashed
 from md5light.queue import listen, open_database
 from md5light.queue.database import Database, Transaction
 from md5light.queue.jobs import Queue
@@ -30,9 +31,11 @@ from tests.origin import Origin, Peer
 from tests.postgresql import PostgreSQLServer, pgbouncer
 from tests.proxy import Proxy
 from tests.service import Service
+from tests.upgrade import FIRST_SCHEMA, check_upgraded
 from tests.waiting import wait_until
 
 URL = "http://files.example.com/a"
+HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, None, None, None)
 
 OPENING = """
 import sys
@@ -108,6 +111,12 @@ def terminate(location: str, *, at_most: int) -> None:
         connection.execute(TERMINATE, [at_most])
 
 
+def waits_for_a_lock(location: str) -> bool:
+    with psycopg.connect(location) as watching:
+        sql = "select 1 from pg_locks where not granted"
+        return watching.execute(sql).fetchone() is not None
+
+
 def in_threads(work: Callable[[], object], count: int) -> None:
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
@@ -162,6 +171,13 @@ def test_a_newer_schema_and_a_foreign_database_are_refused(location: str) -> Non
             open_database(location, durable=True)
 
 
+def test_a_database_of_the_first_schema_is_upgraded_with_all_its_rows(location: str) -> None:
+    with psycopg.connect(location, autocommit=True) as connection:
+        for statement in FIRST_SCHEMA.read_text().split(";\n"):
+            connection.execute(statement)
+    check_upgraded(location)
+
+
 def test_without_psycopg_one_line_says_what_to_install(tmp_path: Path) -> None:
     config = tmp_path / "config.ini"
     config.write_text("[queue]\ndatabase = postgresql://127.0.0.1:1/md5\n")
@@ -208,12 +224,12 @@ def test_a_deadlock_is_run_again(location: str) -> None:
     def cross(first: str, second: str) -> None:
         tries: list[int] = []
 
-        def work(transaction: object) -> None:
+        def work(transaction: Transaction) -> None:
             tries.append(1)
-            transaction.lock(first)  # type: ignore[attr-defined]
+            transaction.lock([first])
             if len(tries) == 1:
                 meeting.wait()
-            transaction.lock(second)  # type: ignore[attr-defined]
+            transaction.lock([second])
 
         with closing(open_database(location, durable=True)) as database:
             database.write(work)
@@ -228,22 +244,54 @@ def test_a_deadlock_is_run_again(location: str) -> None:
     assert sorted(done) == [1, 2]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_settle_that_is_the_victim_of_a_deadlock_is_run_again(
+    database: Database, location: str, shared: bool
+) -> None:
+    """Another transaction holds the lock of the job's second host and waits for its first one."""
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1, per_host=5)
+    for host in ("a", "b"):
+        queue.submit(f"http://{host}/a", host)
+    jobs = [queue.claim("w1"), queue.claim("w1")]
+    blocked = threading.Event()
+
+    def cross(transaction: Transaction) -> None:
+        transaction.run("set local deadlock_timeout = '60s'")  # the other one is the victim
+        transaction.run("update jobs set etag = 'x' where host = 'a'")
+        blocked.set()
+        wait_until(lambda: waits_for_a_lock(location))
+        transaction.lock(["host a"])
+
+    with (
+        closing(open_database(location, durable=True)) as elsewhere,
+        ThreadPoolExecutor() as threads,
+    ):
+        crossing = threads.submit(elsewhere.write, cross)
+        assert blocked.wait(30)
+        gathering = Gathering(database) if shared else None
+        settled = [threads.submit(queue.settle, job, HASHED) for job in jobs[: 1 + shared] if job]
+        if gathering:
+            gathering.let_go_of(2)
+        assert [each.result(30) for each in settled] == [("done", None)] * (1 + shared)
+        crossing.result(30)
+
+
 def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(
     database: Database, location: str
 ) -> None:
     locked, may_go = threading.Event(), threading.Event()
 
     def hold(transaction: Transaction) -> None:
-        transaction.lock("a host")
+        transaction.lock(["a host"])
         locked.set()
         assert may_go.wait(30)
 
     def first(transaction: Transaction) -> None:
-        transaction.lock("another host")
+        transaction.lock(["another host"])
         transaction.run("insert into probe values (1, 0)")
 
     def second(transaction: Transaction) -> None:
-        transaction.lock("a host")
+        transaction.lock(["a host"])
         transaction.run("insert into probe values (2, 0)")
 
     with (

@@ -12,7 +12,7 @@ from email.message import EmailMessage
 from md5light import mailbox
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
-from md5light.job import Mail
+from md5light.job import Job, Mail
 
 #: quoted-printable's lines have at most 76 characters (RFC 2045 section 6.7); Python makes them 78
 POLICY = policy.SMTP.clone(max_line_length=76)
@@ -32,13 +32,15 @@ def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
     5322 section 3.6.1). What strangers chose is one line each in the text; of it, only a name in
     safe characters reaches a header.
     """
-    ended = datetime.fromtimestamp(int(mail.finished_at), timezone.utc)
+    job = mail.job
+    assert job is not None  # noqa: S101 - a job whose mail is owed is not purged
+    ended = datetime.fromtimestamp(int(job.finished_at or 0), timezone.utc)
     message = _message(
-        f"md5light: {mail.status}: {_name(mail.url)}",
+        f"md5light: {job.status}: {_name(job.url)}",
         [
-            *(_done(mail) if mail.status == "done" else _failed(mail)),
+            *(_done(job) if job.status == "done" else _failed(job)),
             f"When:   {ended:%Y-%m-%d %H:%M:%S} UTC",
-            f"More:   {_one_line(public_url)}/jobs/{mail.job_id}",
+            f"More:   {_one_line(public_url)}/jobs/{job.id}",
             "",
             "You get this mail because this address was given when the URL was submitted to",
             f"md5light at {_one_line(public_url)}.",
@@ -48,7 +50,7 @@ def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
         config,
         mail.recipient,
     )
-    message["Message-ID"] = f"<{mail.job_id}@{_domain(config)}>"
+    message["Message-ID"] = f"<{job.id}@{_domain(config)}>"
     return message
 
 
@@ -66,22 +68,22 @@ def plain(address: str) -> str:
     return address
 
 
-def _done(mail: Mail) -> list[str]:
+def _done(job: Job) -> list[str]:
     return [
         "The file was downloaded and its MD5 computed.",
         "",
-        f"URL:    {_one_line(mail.url)}",
-        f"MD5:    {mail.md5}",
-        f"Size:   {mail.size} {'byte' if mail.size == 1 else 'bytes'}",
+        f"URL:    {_one_line(job.url)}",
+        f"MD5:    {job.md5}",
+        f"Size:   {job.size} {'byte' if job.size == 1 else 'bytes'}",
     ]
 
 
-def _failed(mail: Mail) -> list[str]:
+def _failed(job: Job) -> list[str]:
     return [
         "The MD5 of the file could not be computed.",
         "",
-        f"URL:    {_one_line(mail.url)}",
-        f"Reason: {_one_line(mail.error_message or 'unknown')}",
+        f"URL:    {_one_line(job.url)}",
+        f"Reason: {_one_line(job.error_message or 'unknown')}",
     ]
 
 

@@ -1,11 +1,11 @@
-"""Shared commits: of the threads of a process that write at the same moment, one commits for all.
+"""Group commit: of the threads of a process that write at the same moment, one commits for all.
 
-A commit costs the same for one and for many, and nobody starves as where each would wait for a lock of its own.
+A commit costs the same for one write and for many. A transaction holds writes of one kind only, so
+that each kind can take its locks in sorted order before it changes anything.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,15 +16,14 @@ from md5light.errors import DatabaseUnavailable
 from md5light.queue.database import Database, Transaction
 
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741 - what is written
+I = TypeVar("I")  # noqa: E741 - the type of an item that is written
+
+#: runs of a transaction that collides with others each time, before its writes fail
+TRIES = 5
 
 
-class Outage(DatabaseUnavailable):
-    """Nothing at all can be written now: whatever waits fails together, or each would wait anew."""
-
-
-class Later(Exception):
-    """A write must not wait beside those that share its transaction; it has changed nothing and begins anew."""
+class Collision(DatabaseUnavailable):
+    """The engine gave up this transaction for the sake of another one: it can run again at once."""
 
 
 class _Write(Generic[I, T]):
@@ -46,7 +45,7 @@ class _Write(Generic[I, T]):
 
 
 class SharedCommits(Database):
-    """A database that gathers writes while one is under way."""
+    """A database that gathers writes while a transaction is under way."""
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
@@ -56,11 +55,14 @@ class SharedCommits(Database):
 
     @abstractmethod
     def _transaction(self) -> AbstractContextManager[Transaction]:
-        """Begin, and commit at the end of the block or roll back; raises DatabaseUnavailable, Outage among it."""
+        """Begin, and commit at the end of the block or roll back.
+
+        Raises Collision, or DatabaseUnavailable.
+        """
 
     @abstractmethod
     def _committed(self, transaction: Transaction, writes: int) -> None:
-        """Do what follows a commit of so many writes, while no other begins; never fails."""
+        """Do the work after a commit of `writes` writes, before the next begins; never fails."""
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         return self.write_together(lambda transaction, _: [work(transaction)], None)
@@ -73,54 +75,59 @@ class SharedCommits(Database):
         if waits:
             write.pending.acquire()
         if not write.done:
-            self._commit(self._take_waiting)
+            self._commit_next()
             self._pass_on()
         if write.error is not None:
             raise write.error
         return write.result
 
-    def _take_waiting(self) -> list[_Write[Any, Any]]:
-        with self._changing:
-            writes, self._waiting = self._waiting, []
-        return writes
-
     def _pass_on(self) -> None:
-        """Let the first of those that came meanwhile commit for all of them."""
+        """Let the thread of the oldest waiting write commit next."""
         with self._changing:
             self._committing = bool(self._waiting)
             if self._waiting:
                 self._waiting[0].pending.release()
 
-    def _commit(self, take: Callable[[], list[_Write[Any, Any]]]) -> None:
-        """Run in one transaction what `take` gives once that has begun, and tell each write how it ended."""
+    def _commit_next(self) -> None:
+        """Commit the oldest waiting write and all others of its kind."""
         writes: list[_Write[Any, Any]] = []
         try:
-            with self._transaction() as transaction:
-                writes = take()
-                results = _results(transaction, writes)
-                transaction.finish()
-        except Exception as error:  # noqa: BLE001 - each write keeps its error, and its thread raises it
-            if len(writes) > 1 and not isinstance(error, Outage):
-                for write in writes:  # one of them is at fault; the others shall not pay for it
-                    self._commit(lambda write=write: [write])  # type: ignore[misc]
-            else:  # without a transaction all fail together: to try each alone would only make each wait anew
-                for write in writes or take():
+            self._commit(writes)
+        except Exception as error:  # noqa: BLE001 - raised in the threads that wait for it
+            if len(writes) > 1 and not isinstance(error, DatabaseUnavailable):
+                self._commit_each(writes)
+            else:
+                # Where no transaction could begin, all fail: each kind would wait for that again.
+                for write in writes or self._take():
                     write.end(error=error)
-            return
-        with self._changing:
-            self._waiting[:0] = writes[len(results) :]
-        for write, result in zip(writes, results, strict=False):  # what is put off has none
+
+    def _commit_each(self, writes: list[_Write[Any, Any]]) -> None:
+        """Commit each write alone, so that one that raises does not fail its neighbours."""
+        for write in writes:
+            try:
+                self._commit([write])
+            except Exception as error:  # noqa: BLE001 - raised in the thread it is of
+                write.end(error=error)
+
+    def _commit(self, writes: list[_Write[Any, Any]]) -> None:
+        """Run `writes` in one transaction; an empty list is filled once that has begun."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                with self._transaction() as transaction:
+                    if not writes:
+                        writes += self._take(self._waiting[0].work)
+                    results = writes[0].work(transaction, [write.item for write in writes])
+                break
+            except Collision:
+                if not tries_left:
+                    raise
+        for write, result in zip(writes, results, strict=True):
             write.end(result)
-        self._committed(transaction, len(results))
+        self._committed(transaction, len(writes))
 
-
-def _results(transaction: Transaction, writes: list[_Write[Any, Any]]) -> list[Any]:
-    """Run writes in their order, those of one kind together, up to one that has to be put off."""
-    results: list[Any] = []
-    for work, group in itertools.groupby(writes, key=lambda write: write.work):
-        transaction.may_be_put_off = bool(results)
-        try:
-            results += work(transaction, [write.item for write in group])
-        except Later:
-            break
-    return results
+    def _take(self, work: object = None) -> list[_Write[Any, Any]]:
+        """Take the waiting writes of one kind, or all, in their order."""
+        with self._changing:
+            taken = [write for write in self._waiting if work in (None, write.work)]
+            self._waiting = [write for write in self._waiting if work not in (None, write.work)]
+        return taken

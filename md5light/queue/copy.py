@@ -1,8 +1,9 @@
-"""Copying a queue into another database: each job once, together with its mail, however often it is begun anew."""
+"""Copying a queue into another database: each job once, with its mail, however often it is run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from md5light.queue import totals
 from md5light.queue.database import Database, Row, Transaction
@@ -15,30 +16,32 @@ COPIED = -1
 
 JOBS = "select * from jobs where id > :after order by id limit :rows"
 
-MAILS = "select * from outbox where job_id > :after and job_id <= :last"
+MAILS = """
+    select * from outbox where kind = 'job' and subject > :after and subject <= :last
+"""
 
 INSERT = "insert into {table} ({columns}) values ({values}) on conflict do nothing"
 
 STORE_COUNT = """
     insert into totals (event, within, shard, events, bytes, seconds)
     values (:event, :within, :shard, :events, :bytes, :seconds)
-    on conflict (event, within, shard) do update set events = excluded.events, bytes = excluded.bytes,
-        seconds = excluded.seconds
+    on conflict (event, within, shard) do update set events = excluded.events,
+        bytes = excluded.bytes, seconds = excluded.seconds
 """
 
 
 def copy(source: Database, target: Database) -> Iterator[tuple[int, int]]:
-    """Copy every job of `source` that `target` does not have, its mail and what was counted.
+    """Copy the jobs of `source` that `target` lacks, their mails, and the totals.
 
-    Yields after each portion how many jobs it had and how many of them were new. Nobody may be working on `source`:
-    what runs there is copied as due, and would be done twice. `source` is only read.
+    Yields for each portion how many jobs it had and how many of them were new. No worker may run on
+    `source`: a running job is copied as due, and would be done twice. `source` is only read.
     """
     after = ""
-    while jobs := source.read(lambda reading: reading.all(JOBS, after=after, rows=PORTION)):  # noqa: B023 - called at once
+    while jobs := source.read(partial(_all, JOBS, after=after, rows=PORTION)):
         last = jobs[-1]["id"]
-        mails = source.read(lambda reading: reading.all(MAILS, after=after, last=last))  # noqa: B023
-        owed = {mail["job_id"]: mail for mail in mails}
-        yield len(jobs), target.write(lambda writing: _store(writing, jobs, owed))  # noqa: B023
+        mails = source.read(partial(_all, MAILS, after=after, last=last))
+        owed = {mail["subject"]: mail for mail in mails}
+        yield len(jobs), target.write(partial(_store, jobs=jobs, mails=owed))
         after = last
     counts = source.read(lambda reading: reading.all(totals.READ))
     target.write(
@@ -46,14 +49,18 @@ def copy(source: Database, target: Database) -> Iterator[tuple[int, int]]:
     )
 
 
+def _all(sql: str, transaction: Transaction, **parameters: object) -> list[Row]:
+    return transaction.all(sql, **parameters)
+
+
 def _store(transaction: Transaction, jobs: list[Row], mails: dict[str, Row]) -> int:
-    """Store the jobs that are not there yet; returns how many they were."""
+    """Store the jobs that are not there yet; return how many they were."""
     new = 0
     for job in jobs:
-        if _insert(transaction, "jobs", _free(job)):
+        if _insert(transaction, "jobs", _released(job)):
             new += 1
             if job["id"] in mails:
-                _insert(transaction, "outbox", _free(mails[job["id"]]))
+                _insert(transaction, "outbox", _released(mails[job["id"]]))
     return new
 
 
@@ -62,15 +69,19 @@ def _insert(transaction: Transaction, table: str, row: Row) -> bool:
     return transaction.run(INSERT.format(table=table, columns=columns, values=values), **row) == 1
 
 
-def _free(row: Row) -> Row:
-    """Give a row as it is when nobody holds it: a claim is given back untried, who waits for a busy host is due."""
+def _released(row: Row) -> Row:
+    """Return a job or mail as it is when no worker holds it and no host sets it aside.
+
+    A claim is released untried; a job that was set aside is due at its turn.
+    """
     claimed = row["token"] is not None or row["status"] == "running"
-    aside = row["status"] == "queued" and row["due_at"] is None
-    return {
+    due_at = row["created_at"] if claimed else row.get("turn") or row["due_at"]
+    released = {
         **row,
         "status": "queued" if row["status"] == "running" else row["status"],
-        "due_at": row["created_at"] if claimed or aside else row["due_at"],
+        "due_at": due_at,
         "attempts": max(0, row["attempts"] - claimed),
         "token": None,
         "worker": None,
     }
+    return {**released, "turn": None} if "turn" in row else released

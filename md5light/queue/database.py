@@ -1,50 +1,35 @@
-"""What the rows need of whatever database they lie in.
+"""The interface between the queue and its database.
 
-SQL is written once, with `:name` parameters, in words that mean the same to every engine; `:now` is the database's
-clock. What differs between engines is in the class of the engine.
+SQL is written once, with `:name` parameters, in words that mean the same to every engine; `:now` is
+the database's clock. The differences between engines are in their classes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from md5light.errors import DatabaseError, DatabaseUnavailable
 
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741 - what is written
+I = TypeVar("I")  # noqa: E741 - the type of an item that is written
 Row = dict[str, Any]
 
+#: the migrations, in the order of their names: file number N leads from version N - 1 to N
 SCHEMA = Path(__file__).with_name("schema")
 
 
 class Transaction(ABC):
-    """What may be done between begin and commit, or in a read."""
+    """The statements between begin and commit, or those of a read."""
 
-    #: how many may write at a time; what all of them change is spread over so many rows
+    #: how many transactions may write at a time; a counter that all change has so many rows
     writers: int
 
     def __init__(self) -> None:
-        #: events that are counted until the commit, by kind and time: how many, with how many bytes and seconds
-        self.counts: dict[tuple[str, float], tuple[int, int, float]] = {}
-        #: done once, however often it was asked for, before the commit
-        self._closing: dict[Callable[[Transaction], object], None] = {}
-        #: new jobs of which idle workers are told after the commit
+        #: new jobs, of which idle workers are told after the commit
         self.rings = 0
-        #: whether the write that is under way may begin anew in a later transaction: others came before it in this
-        #: one, and it has changed nothing yet
-        self.may_be_put_off = False
-
-    def finish(self) -> None:
-        """Do what was put off until now, before the commit."""
-        for work in self._closing:
-            work(self)
-
-    def before_commit(self, work: Callable[[Transaction], object]) -> None:
-        """Do `work` once more than all else is done, once for all writes that ask for it."""
-        self._closing[work] = None
 
     @abstractmethod
     def all(self, sql: str, **parameters: object) -> list[Row]:
@@ -60,12 +45,16 @@ class Transaction(ABC):
         """Run one statement and return how many rows it changed."""
 
     @abstractmethod
-    def run_many(self, sql: str, rows: list[Row]) -> int:
-        """Run one statement with each of `rows` as its parameters and return how many rows were changed in all."""
+    def run_many(self, sql: str, rows: list[Row]) -> list[int]:
+        """Run one statement for each of `rows`; return how many rows each run changed."""
 
     @abstractmethod
-    def lock(self, name: str, *, wait: bool = True) -> bool:
-        """Keep other transactions from locking `name` until the commit; False when one has, unless we `wait`."""
+    def lock(self, names: Iterable[str]) -> None:
+        """Lock each name until the commit, in sorted order; wait for transactions that hold it."""
+
+    @abstractmethod
+    def try_lock(self, name: str) -> bool:
+        """Lock the name until the commit; False when another transaction holds it."""
 
     def ring(self) -> None:
         """Wake an idle worker once this transaction is committed."""
@@ -73,7 +62,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def now(self) -> float:
-        """Tell the time by which the rows of this database are due, in Unix seconds."""
+        """Return the time by which rows of this database are due, in Unix seconds."""
 
 
 class Listener(ABC):
@@ -84,18 +73,14 @@ class Listener(ABC):
 
     @abstractmethod
     def wait(self, timeout: float, stop: int) -> None:
-        """Return at the next ring, when the file descriptor `stop` is readable, or after `timeout` seconds."""
+        """Return at the next ring, when the descriptor `stop` is readable, or after `timeout` s."""
 
     @abstractmethod
     def close(self) -> None: ...
 
 
 class Database(ABC):
-    """One process's access to the rows. Open it after a fork, never before.
-
-    Opening brings the schema up to date, and raises DatabaseError when the database can't be opened, isn't
-    md5light's, or is of a newer version.
-    """
+    """One process's access to the rows. Open it after a fork, never before."""
 
     #: names the database in messages, without any password
     name: str
@@ -106,21 +91,22 @@ class Database(ABC):
 
     @abstractmethod
     def read(self, work: Callable[[Transaction], T]) -> T:
-        """Return what `work` finds; never waits for a writer. Raises DatabaseUnavailable."""
+        """Return the result of `work`; never waits for a writer. Raises DatabaseUnavailable."""
 
     @abstractmethod
     def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction and return its result once that is committed.
+        """Run `work` in a transaction of its own and return its result after the commit.
 
-        `work` may be run twice, so it must do nothing but read and write through its Transaction.
-        Raises DatabaseUnavailable when nothing was stored.
+        `work` may be run again after a collision, so it must do nothing but read and write through
+        its Transaction. Raises DatabaseUnavailable when nothing was stored.
         """
 
     @abstractmethod
     def write_together(self, work: Callable[[Transaction, list[I]], list[T]], item: I) -> T:
-        """Write as `write` does, with whatever items other threads bring for the same `work` at the same moment.
+        """Write as `write` does, in one transaction with the items of other threads.
 
-        `work` returns a result for each item. Where it raises, it is run again for each item alone.
+        It gathers the items that threads bring for the same `work` while another transaction is
+        under way. `work` returns a result for each item.
         """
 
     @abstractmethod
@@ -128,7 +114,7 @@ class Database(ABC):
         """Return the names of the tables there are."""
 
     def check_schema(self, transaction: Transaction) -> None:
-        """Raise DatabaseUnavailable when the schema has meanwhile become another than this program's."""
+        """Raise DatabaseUnavailable when another program has changed the schema's version."""
         current = self._version(transaction)
         if current != len(_versions()):
             raise DatabaseUnavailable(
@@ -136,12 +122,16 @@ class Database(ABC):
             )
 
     def _migrate(self, transaction: Transaction) -> None:
-        """Bring the schema to this program's version; of several programs that start together one does it."""
+        """Bring the schema to this program's version; of several programs that start one does."""
         versions = _versions()
         current = self._version(transaction)
+        if current == 0:
+            transaction.run("create table schema_version (version bigint not null)")
+            transaction.run("insert into schema_version values (0)")
         if current > len(versions):
             raise DatabaseError(
-                f"database {self.name}: schema {current} of a newer md5light (this one knows {len(versions)})"
+                f"database {self.name}: schema {current} of a newer md5light"
+                f" (this one knows {len(versions)})"
             )
         for number, file in enumerate(versions[current:], start=current + 1):
             for statement in _statements(file.read_text(encoding="utf-8")):
@@ -149,21 +139,21 @@ class Database(ABC):
             transaction.run("update schema_version set version = :number", number=number)
 
     def _version(self, transaction: Transaction) -> int:
+        """Return the version of the schema, 0 where there is no table yet."""
         tables = self._tables(transaction)
+        if not tables:
+            return 0
         if not tables >= {"schema_version", "jobs"}:
-            if tables:
-                raise DatabaseError(f"database {self.name}: belongs to another program")
-            transaction.run("create table schema_version (version bigint not null)")
-            transaction.run("insert into schema_version values (0)")
+            raise DatabaseError(f"database {self.name}: belongs to another program")
         row = transaction.one("select version from schema_version")
         return int(row["version"]) if row else 0
 
 
 def _versions() -> list[Path]:
-    """Return what leads to each version of the schema from the one before."""
+    """Return the migrations in their order."""
     return sorted(SCHEMA.glob("*.sql"))
 
 
 def _statements(script: str) -> list[str]:
-    """Split a schema file, whose statements each end with a semicolon at the end of a line."""
+    """Split a migration, whose statements each end with a semicolon at the end of a line."""
     return [statement for statement in script.split(";\n") if statement.strip()]

@@ -1,9 +1,8 @@
-"""The queue: the rules by which jobs change hands.
+"""The queue: how a job passes from a client to a worker, and its result back.
 
-A job is due when `due_at <= now`: newly submitted, after a back-off, or because its claim was not renewed. A
-claim hands out a token, and what a worker says of the job counts only while the row still holds that token.
-A host's jobs beyond `per_host` are set aside (due_at is null) when a claim meets them, so that they delay nobody,
-and come back one by one as the host's running jobs end.
+The way of a job: `submit` stores it, `claim` leases it to a worker, `renew` keeps the lease and
+shows progress, `settle` stores the outcome and claims the next job. The states of its row are
+drawn in the schema, the rules of leases in `leases`, those of hosts in `hosts`.
 """
 
 from __future__ import annotations
@@ -11,55 +10,96 @@ from __future__ import annotations
 import dataclasses
 import re
 import uuid
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from md5light.config import Config
-from md5light.errors import Failure, Md5lightError, PermanentFailure, TemporaryFailure
+from md5light.errors import (
+    Failure,
+    Md5lightError,
+    PermanentFailure,
+    QueueFull,
+    TemporaryFailure,
+)
 from md5light.job import Hashed, Job
 from md5light.logs import Log
 from md5light.queue import outbox, totals
-from md5light.queue import statements as sql
-from md5light.queue.backoff import LONGEST_SECONDS, backoff_seconds
+from md5light.queue.backoff import backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
+from md5light.queue.hosts import Hosts
+from md5light.queue.leases import Leases, settled
+from md5light.queue.limits import Limits, Room
 
 log = Log(__name__)
 
 #: the form of an id, as uuid4() is written
 JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-#: the part of a lease that has to be over before it is put off anew
-RENEWED_SHARE = 1 / 6
-
 #: why a job ends that every worker left unfinished
 LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
 
-#: what sql.SETTLE writes unless told otherwise
-UNKNOWN: Row = {
-    **{field.name: None for field in dataclasses.fields(Hashed)},
-    "error_code": None,
-    "error_message": None,
-    "untried": 0,
-}
+#: the columns that a successful download fills, and their values without one
+NO_RESULT: Row = {field.name: None for field in dataclasses.fields(Hashed)}
 
+SUBMIT = """
+    insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at)
+    values (:id, :url, :host, :email, :client, 'queued', :now, :max_attempts, :now)
+"""
 
-class Apart(Exception):
-    """Of claims that were to be settled together some are not valid any more."""
+JOBS = """
+    select jobs.*, coalesce(outbox.status, case when jobs.email is null
+        or jobs.finished_at is not null then 'none' else 'waiting' end) as mail
+    from jobs left join outbox on outbox.kind = 'job' and outbox.subject = jobs.id
+"""
 
+GET = f"{JOBS} where jobs.id = :id"
 
-class QueueFull(Md5lightError):
-    """There are as many unfinished jobs as the configuration admits."""
+# The ids come first, so that only dates and ids are sorted.
 
+NEWEST = "select id from jobs order by created_at desc, id limit :limit"
 
-class TooMany(Md5lightError):
-    """A client or a recipient has had its share; there is room again in `retry_after` seconds."""
+NEWEST_OF_STATUS = """
+    select id from jobs where status = :status order by created_at desc, id limit :limit
+"""
 
-    def __init__(self, code: str, message: str, retry_after: float) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.retry_after = retry_after
+LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
+
+ON_CLAIM = ", status = 'running', started_at = :now, bytes_done = 0, bytes_total = null"
+
+ON_RENEW = ", bytes_done = :bytes_done, bytes_total = :bytes_total"
+
+ON_SETTLE = (
+    ", bytes_done = coalesce(:size, bytes_done), bytes_total = coalesce(:size, bytes_total)"
+    + "".join(f", {column} = :{column}" for column in NO_RESULT)
+)
+
+CANCEL = """
+    update jobs set status = 'canceled', due_at = null, turn = null, finished_at = :now,
+        token = null, worker = null
+    where id = :id and finished_at is null
+"""
+
+RETRY = """
+    update jobs set status = 'queued', due_at = :now, attempts = 0, started_at = null,
+        finished_at = null, bytes_done = 0, bytes_total = null,
+        error_code = null, error_message = null
+    where id = :id and status in ('failed', 'canceled')
+"""
+
+PURGE = """
+    delete from jobs where id in (
+        select id from jobs where finished_at < :before and not exists (
+            select 1 from outbox
+            where kind = 'job' and subject = jobs.id and outbox.due_at is not null)
+        order by finished_at limit :rows)
+    returning id
+"""
+
+PROBE = """
+    insert into probe (id, probed_at) values (1, :now)
+    on conflict (id) do update set probed_at = excluded.probed_at
+"""
 
 
 @dataclass(frozen=True)
@@ -71,20 +111,43 @@ class Progress:
     bytes_total: int | None
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """How an attempt at a job ended, and the worker that wants the next one."""
+class _Submission(NamedTuple):
+    """A job to be stored; `reserved` tells that it needs no count of the room."""
+
+    row: Row
+    client: str | None
+    reserved: bool
+
+
+class _Stored(NamedTuple):
+    """The result of a submission: a refusal if any, and the room that a count has found."""
+
+    refusal: Md5lightError | None
+    room: int | None
+
+
+class _Ended(NamedTuple):
+    """An attempt that ended, and whether its worker wants another job."""
 
     job: Job
     outcome: Hashed | Failure
-    next_for: str | None = None
+    claim_next: bool = False
+
+
+class _Claimed(NamedTuple):
+    """Jobs that a claim took, those that it ended as lost, and the events that this counts as."""
+
+    jobs: list[Job]
+    lost: list[Job]
+    events: list[totals.Event]
 
 
 class Queue:
-    """The jobs of one database: for clients (submit, get, cancel), for administrators (newest, retry, purge) and for
-    workers (claim, renew, settle).
+    """The jobs of one database.
 
-    Every method is one transaction, and raises DatabaseUnavailable when that could not be had.
+    For clients: submit, get, cancel; for administrators: newest, retry, purge; for workers: claim,
+    renew, settle, release. Every method is one transaction, and raises DatabaseUnavailable when the
+    database could not do it.
     """
 
     def __init__(
@@ -94,20 +157,25 @@ class Queue:
         lease_seconds: float,
         max_attempts: int,
         retry_seconds: float,
-        max_unfinished: int = 10**12,
         per_host: int = 0,
+        max_unfinished: int = 10**12,
         submits_per_minute: int = 0,
         mails_per_hour: int = 0,
     ) -> None:
         self._database = database
-        self._lease_seconds = lease_seconds
         self._max_attempts = max_attempts
         self._retry_seconds = retry_seconds
-        self._max_unfinished = max_unfinished
-        self._per_host = per_host
-        self._submits_per_minute = submits_per_minute
-        self._mails_per_hour = mails_per_hour
-        self._submits_before_count = 0
+        self._limits = Limits(submits_per_minute, mails_per_hour)
+        self._room = Room(max_unfinished)
+        self._hosts = Hosts(per_host)
+        self._leases = Leases(
+            "jobs",
+            ["id"],
+            seconds=lease_seconds,
+            on_claim=ON_CLAIM,
+            on_renew=ON_RENEW,
+            on_settle=ON_SETTLE,
+        )
 
     @classmethod
     def configured(cls, database: Database, config: Config) -> Queue:
@@ -117,54 +185,47 @@ class Queue:
             lease_seconds=config.queue.lease_seconds,
             max_attempts=config.queue.max_attempts,
             retry_seconds=config.queue.retry_seconds,
-            max_unfinished=config.server.max_unfinished,
             per_host=config.worker.per_host,
+            max_unfinished=config.server.max_unfinished,
             submits_per_minute=config.server.submits_per_minute,
             mails_per_hour=config.smtp.per_recipient_per_hour,
         )
 
-    # --- for clients ---------------------------------------------------------------------------------------
+    # --- for clients ------------------------------------------------------------------------------
 
     def submit(
         self, url: str, host: str, email: str | None = None, client: str | None = None
     ) -> str:
-        """Store a new job and return its id.
+        """Store a new job and return its id; `client` is the network address it came from.
 
-        Raises QueueFull or TooMany, and then nothing is stored. `client` is the network address it came from.
+        Raises QueueFull or TooMany, and then nothing is stored.
         """
-        job_id = str(uuid.uuid4())
-        noted = client if self._submits_per_minute else None
-
-        def work(transaction: Transaction) -> Md5lightError | None:
-            refusal = self._refusal(transaction, email, client)
-            if refusal is None:
-                transaction.run(
-                    sql.SUBMIT,
-                    id=job_id,
-                    url=url,
-                    host=host,
-                    email=email,
-                    client=noted,
-                    max_attempts=self._max_attempts,
-                )
-                transaction.ring()
-            return refusal
-
-        refusal = self._database.write(work)
-        if refusal:
-            raise refusal
-        return job_id
+        row: Row = {
+            "id": str(uuid.uuid4()),
+            "url": url,
+            "host": host,
+            "email": email,
+            "client": client if self._limits.submits_per_minute else None,
+            "max_attempts": self._max_attempts,
+        }
+        submission = _Submission(row, client, self._room.reserve())
+        stored = self._database.write_together(self._store_submissions, submission)
+        if stored.room is not None:
+            self._room.found(stored.room)
+        if stored.refusal:
+            raise stored.refusal
+        return str(row["id"])
 
     def get(self, job_id: str) -> Job | None:
         """Return the job as it stands, None when there is none of this id."""
         if not JOB_ID.fullmatch(job_id):  # not every engine takes every text
             return None
-        row = self._database.read(lambda transaction: transaction.one(sql.GET, id=job_id))
+        row = self._database.read(lambda transaction: transaction.one(GET, id=job_id))
         return Job(**row) if row else None
 
     def newest(self, limit: int, status: str | None = None) -> list[Job]:
         """Return the jobs submitted last, of one status or of all, the newest first."""
-        statement = sql.LIST.format(ids=sql.NEWEST_OF_STATUS if status else sql.NEWEST)
+        statement = LIST.format(ids=NEWEST_OF_STATUS if status else NEWEST)
         parameters = {"status": status} if status else {}
         rows = self._database.read(
             lambda transaction: transaction.all(statement, limit=limit, **parameters)
@@ -172,360 +233,265 @@ class Queue:
         return [Job(**row) for row in rows]
 
     def retry(self, job_id: str) -> bool:
-        """Make a failed or canceled job due as if it were new; False when there is none of this id.
+        """Make a failed or canceled job new; False when there is none of this id.
 
-        Its mail is owed anew too, whatever became of the one that told of the failure.
+        Its mail will be owed again when it ends, whether or not the former one was sent.
         """
         if not JOB_ID.fullmatch(job_id):
             return False
 
         def work(transaction: Transaction) -> bool:
-            retried = transaction.run(sql.RETRY, id=job_id) == 1
+            retried = transaction.run(RETRY, id=job_id) == 1
             if retried:
-                outbox.disown(transaction, job_id)
+                outbox.remove(transaction, "job", [job_id])
                 transaction.ring()
             return retried
 
         return self._database.write(work)
 
     def cancel(self, job_id: str) -> bool:
-        """End an unfinished job; False when there is none of this id. Its worker finds out at its next renewal."""
+        """End an unfinished job; False when there is none of this id.
+
+        Its worker learns of that at its next renewal.
+        """
         if not JOB_ID.fullmatch(job_id):
             return False
 
         def work(transaction: Transaction) -> bool:
-            row = transaction.one(sql.GET, id=job_id)
-            if row:
-                self._lock_host(transaction, row["host"])
-            canceled = row is not None and transaction.run(sql.CANCEL, id=job_id) == 1
-            if row and canceled:
-                totals.add(transaction, "canceled")
-                self._admit(transaction, row["host"])
-            return canceled
+            row = transaction.one("select host from jobs where id = :id", id=job_id)
+            if row is None:
+                return False
+            self._hosts.lock(transaction, [row["host"]])
+            if not transaction.run(CANCEL, id=job_id):
+                return False
+            self._hosts.admit(transaction, [row["host"]])
+            totals.add(transaction, [totals.Event("canceled")])
+            return True
 
         return self._database.write(work)
 
     def purge(self, older_than_seconds: float, *, rows: int = 500) -> int:
-        """Remove up to `rows` jobs that ended so long ago; returns how many.
+        """Remove up to `rows` jobs that ended so long ago; return how many.
 
-        Few at a time, so that no claim waits for long; a job whose mail is still owed is kept.
+        Few at a time, so that no claim waits for long; a job whose mail is owed is kept.
         """
 
         def work(transaction: Transaction) -> int:
-            return transaction.run(
-                sql.PURGE, before=transaction.now() - older_than_seconds, rows=rows
-            )
+            before = transaction.now() - older_than_seconds
+            removed = transaction.all(PURGE, before=before, rows=rows)
+            outbox.remove(transaction, "job", [row["id"] for row in removed])
+            return len(removed)
 
         return self._database.write(work)
 
     def probe(self) -> None:
-        """Prove that the database can be written, by writing, and that its schema is still ours."""
+        """Prove by writing that the database can be written and has this program's schema."""
 
         def work(transaction: Transaction) -> None:
             self._database.check_schema(transaction)
-            transaction.run(sql.PROBE)
+            transaction.run(PROBE)
 
         self._database.write(work)
 
-    # --- for workers ---------------------------------------------------------------------------------------
+    # --- for workers ------------------------------------------------------------------------------
 
     def claim(self, worker: str) -> Job | None:
         """Take the job that has been due longest, None when none is due; counts as an attempt."""
-        if not self._database.read(lambda transaction: transaction.one(sql.IS_DUE)):
-            return None  # found without the write lock, for the sake of idle workers
-        jobs, given_up = self._database.write(lambda transaction: self._claim(transaction, worker))
-        _tell(given_up)
-        return jobs[0] if jobs else None
+        # A cheap read first: an idle poll must not take the write lock.
+        if not self._database.read(self._leases.any_due):
+            return None
+
+        def work(transaction: Transaction) -> _Claimed:
+            claimed = self._claim(transaction, worker, 1, wait=True)
+            totals.add(transaction, claimed.events)
+            return claimed
+
+        claimed = self._database.write(work)
+        _log_lost(claimed.lost)
+        return claimed.jobs[0] if claimed.jobs else None
 
     def renew(self, running: Iterable[Progress]) -> list[Job]:
-        """Note the progress and put off the end of leases that have run for a while.
-
-        Returns the jobs that are this worker's no more.
-        """
-
-        def work(transaction: Transaction) -> list[Job]:
-            lease_end = transaction.now() + self._lease_seconds
-            return [
-                progress.job
-                for progress in running
-                if not transaction.run(
-                    sql.RENEW,
-                    id=progress.job.id,
-                    token=progress.job.token,
-                    lease_end=lease_end,
-                    renewed_long_ago=lease_end - RENEWED_SHARE * self._lease_seconds,
-                    bytes_done=progress.bytes_done,
-                    bytes_total=progress.bytes_total,
-                )
-            ]
-
-        return self._database.write(work)
+        """Store progress and extend leases; return the jobs that this worker no longer holds."""
+        progress = list(running)
+        rows = [
+            {
+                "id": each.job.id,
+                "token": each.job.token,
+                "bytes_done": each.bytes_done,
+                "bytes_total": each.bytes_total,
+            }
+            for each in progress
+        ]
+        held = self._database.write(lambda transaction: self._leases.renew(transaction, rows))
+        return [each.job for each, is_held in zip(progress, held, strict=True) if not is_held]
 
     def settle(
-        self, job: Job, outcome: Hashed | Failure, *, next_for: str | None = None
+        self, job: Job, outcome: Hashed | Failure, *, claim_next: bool = False
     ) -> tuple[str, Job | None]:
-        """Store how an attempt ended and, for the worker `next_for`, claim the next job, all in one transaction.
+        """Store how an attempt ended and, if asked to, claim the next job for the same worker.
 
-        Returns the job's new status, or `lost` when the claim was no longer valid and nothing was stored; and the
-        job claimed. A finished job's mail is owed from the same transaction on.
+        Both happen in one transaction, in which a mail for a job that ended becomes owed, too. All
+        jobs settled through one Queue are one worker's. Returns the job's new status, or `lost`
+        when its worker no longer held it and nothing was stored; and the job claimed.
         """
-
-        ended = _Ended(job, outcome, next_for)
-        status, following, given_up = self._database.write_together(self._settle_together, ended)
-        _tell(given_up)
-        return status, following
+        ended = _Ended(job, outcome, claim_next)
+        status, next_job, lost = self._database.write_together(self._settle_and_claim, ended)
+        _log_lost(lost)
+        return status, next_job
 
     def release(self, job: Job) -> bool:
-        """Give a job back untried; False when it was this worker's no more."""
+        """Give a job back untried; False when this worker no longer held it."""
 
         def work(transaction: Transaction) -> bool:
-            row = _settled(job, "queued", transaction.now(), due_at=transaction.now(), untried=1)
-            return self._write_settled(transaction, [job], [row])
+            now = transaction.now()
+            row = {**_held(job), **NO_RESULT, **settled("queued", now, due_at=now, untried=1)}
+            self._hosts.lock(transaction, [job.host])
+            (held,) = self._leases.settle(transaction, [row])
+            self._hosts.admit(transaction, [job.host])
+            return held
 
         return self._database.write(work)
 
     def free(self, worker: str) -> int:
-        """Make the claims of a worker that died due at once; returns how many there were."""
+        """Make the jobs of a worker that died due at once; return how many they were."""
 
         def work(transaction: Transaction) -> int:
             transaction.ring()
-            return transaction.run(sql.FREE, worker=worker, lease=self._lease_seconds)
+            return self._leases.free(transaction, worker)
 
         return self._database.write(work)
 
-    def pull_in(self) -> int:
-        """Let no job or mail wait for longer than it may, the clock having been set back; returns how many did."""
+    def clamp_due_at(self) -> int:
+        """Let no job wait too long after the clock was set back; return how many did."""
+        return self._database.write(self._leases.clamp_due_at)
 
-        def work(transaction: Transaction) -> int:
-            bounds = {"lease": self._lease_seconds, "wait": LONGEST_SECONDS}
-            return sum(
-                transaction.run(sql.PULL_IN.format(table=table), **bounds)
-                for table in ("jobs", "outbox")
+    # --- within a transaction ---------------------------------------------------------------------
+
+    def _store_submissions(
+        self, transaction: Transaction, submissions: list[_Submission]
+    ) -> list[_Stored]:
+        """Store new jobs, in their order, as far as the limits allow."""
+        transaction.lock(self._locks(submissions))
+        room = None if all(each.reserved for each in submissions) else self._room.count(transaction)
+        results = []
+        for each in submissions:
+            refusal: Md5lightError | None = self._limits.refusal(
+                transaction, each.client, each.row["email"]
             )
-
-        return self._database.write(work)
-
-    # --- within a transaction ------------------------------------------------------------------------------
-
-    def _refusal(
-        self, transaction: Transaction, email: str | None, client: str | None
-    ) -> Md5lightError | None:
-        """Tell what speaks against storing one more job."""
-        if client and self._submits_per_minute:
-            transaction.lock(f"client {client}")
-            wait = _seconds_to_room(
-                transaction, sql.CLIENT_LIMIT, 60, self._submits_per_minute, client=client
-            )
-            if wait:
-                return TooMany(
-                    "too_many_submits", "There were too many submissions from this address.", wait
-                )
-        if email and self._mails_per_hour:
-            transaction.lock(f"recipient {email.lower()}")
-            wait = _seconds_to_room(
-                transaction, sql.RECIPIENT_LIMIT, 3600, self._mails_per_hour, email=email
-            )
-            if wait:
-                return TooMany(
-                    "too_many_mails", "There were too many mails to this recipient.", wait
-                )
-        return None if self._has_room(transaction) else QueueFull("too many jobs are waiting")
-
-    def _has_room(self, transaction: Transaction) -> bool:
-        """Tell whether one more job may be stored, counting the rows only as often as needed.
-
-        After a count, a sixteenth of the room found may be filled before the next: exact near the limit,
-        cheap far from it, and up to sixteen servers can't exceed it together.
-        """
-        if self._submits_before_count <= 0:
-            transaction.lock("unfinished")
-            row = transaction.one(sql.COUNT_UNFINISHED, limit=self._max_unfinished)
-            room = self._max_unfinished - (row["unfinished"] if row else 0)
-            if room <= 0:
-                return False
-            self._submits_before_count = max(1, room // 16)
-        self._submits_before_count -= 1
-        return True
-
-    def _claim(
-        self, transaction: Transaction, worker: str, count: int = 1, *, wait: bool = True
-    ) -> tuple[list[Job], list[str]]:
-        """Take the first `count` jobs that may run; returns them and the ids of those given up on the way.
-
-        One who holds a host's lock must not `wait` for another one's.
-        """
-        jobs: list[Job] = []
-        given_up: list[str] = []
-        while len(jobs) < count:
-            rows = transaction.all(sql.DUE, limit=count - len(jobs))
-            lost = [
-                row["id"] for row in rows if self._is_lost_for_good(transaction, row, wait=wait)
-            ]
-            fit, full = self._fitting(
-                transaction, [row for row in rows if row["id"] not in lost], wait=wait
-            )
-            given_up += self._give_up_lost(transaction, lost)
-            jobs += self._take(transaction, fit, worker)
-            for host in full:
-                transaction.run(sql.SET_ASIDE, host=host)
-            if not lost and not full:  # there are no more, or others hold the locks of their hosts
-                break
-        return jobs, given_up
-
-    def _is_lost_for_good(self, transaction: Transaction, row: Row, *, wait: bool) -> bool:
-        """Tell whether a due job's workers all died or lost it, as often as it may be tried."""
-        exhausted = row["status"] == "running" and row["attempts"] >= row["max_attempts"]
-        return exhausted and self._lock_host(transaction, row["host"], wait=wait)
-
-    def _fitting(
-        self, transaction: Transaction, rows: list[Row], *, wait: bool
-    ) -> tuple[list[str], list[str]]:
-        """Tell the ids of due jobs that may run, and the hosts of which no more may."""
-        ids = [
-            row["id"]
-            for row in rows
-            if row["attempts"] < row["max_attempts"] and self._counts_already(row)
-        ]
-        full = []
-        new = [row for row in rows if not self._counts_already(row)]
-        for host in dict.fromkeys(row["host"] for row in new):
-            if self._lock_host(transaction, host, wait=wait):
-                waiting = [row["id"] for row in new if row["host"] == host]
-                room = max(0, self._per_host - self._running(transaction, host))
-                ids += waiting[:room]
-                full += [host] * (len(waiting) > room)
-        return ids, full
-
-    def _counts_already(self, row: Row) -> bool:
-        """Tell whether a due job takes none of its host's room: its worker died or lost it, or there is no limit."""
-        return not self._per_host or row["status"] == "running"
-
-    def _take(self, transaction: Transaction, ids: list[str], worker: str) -> list[Job]:
-        if not ids:
-            return []
-        named = {f"id{number}": job_id for number, job_id in enumerate(ids)}
-        rows = transaction.all(
-            sql.CLAIM.format(ids=", ".join(f":{name}" for name in named)),
-            token=str(uuid.uuid4()),
-            worker=worker,
-            lease_end=transaction.now() + self._lease_seconds,
-            **named,
-        )
-        return [Job(**row) for row in rows]
-
-    def _running(self, transaction: Transaction, host: str) -> int:
-        row = transaction.one(sql.COUNT_RUNNING, host=host)
-        return int(row["running"]) if row else 0
-
-    def _give_up_lost(self, transaction: Transaction, ids: list[str]) -> list[str]:
-        jobs = self._take(transaction, ids, "nobody")
-        if jobs:
-            self._settle(transaction, [_Ended(job, LOST) for job in jobs], untried=1)
-        return ids
-
-    def _settle_together(
-        self, transaction: Transaction, ended: list[_Ended]
-    ) -> list[tuple[str, Job | None, list[str]]]:
-        """Settle what several threads bring at the same moment, and claim as many jobs for them."""
-        statuses = self._settle(transaction, ended)
-        following: dict[str | None, list[Job]] = {}
-        lost: list[str] = []
-        for worker, count in Counter(each.next_for for each in ended).items():
-            if worker:
-                following[worker], given_up = self._claim(transaction, worker, count, wait=False)
-                lost += given_up
-        results: list[tuple[str, Job | None, list[str]]] = []
-        for each, status in zip(ended, statuses, strict=True):
-            jobs = following.get(each.next_for)
-            results.append((status, jobs.pop(0) if jobs else None, lost))
-            lost = []  # it is enough that one tells of them
+            if room is not None and not each.reserved and not refusal:
+                refusal = None if room > 0 else QueueFull("Too many jobs are waiting.")
+                room = max(0, room - 1)
+            if not refusal:
+                transaction.run(SUBMIT, **each.row)
+                transaction.ring()
+            results.append(_Stored(refusal, room))
         return results
 
-    def _settle(
-        self, transaction: Transaction, ended: list[_Ended], *, untried: int = 0
-    ) -> list[str]:
-        now = transaction.now()
-        rows = [self._settled(each.job, each.outcome, now, untried) for each in ended]
-        if not self._write_settled(transaction, [each.job for each in ended], rows):
-            return ["lost"] * len(ended)
-        for each, row in zip(ended, rows, strict=True):
-            if row["finished_at"] is not None:
-                seconds = now - each.job.created_at
-                totals.add_finished(
-                    transaction, row["status"], row["error_code"] or "", row["size"] or 0, seconds
-                )
-                if each.job.email:
-                    outbox.owe(transaction, each.job.id, each.job.email)
-        return [row["status"] for row in rows]
-
-    def _settled(self, job: Job, outcome: Hashed | Failure, now: float, untried: int) -> Row:
-        """Tell what is written of an attempt that ended so."""
-        if isinstance(outcome, Hashed):
-            return _settled(job, "done", now, **vars(outcome))
-        error: Row = {
-            "error_code": outcome.code,
-            "error_message": outcome.message,
-            "untried": untried,
+    def _locks(self, submissions: list[_Submission]) -> set[str]:
+        locks = {
+            lock
+            for each in submissions
+            for lock in self._limits.locks(each.client, each.row["email"])
         }
-        if isinstance(outcome, PermanentFailure) or job.attempts >= job.max_attempts:
-            return _settled(job, "failed", now, **error)
-        at_least = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
-        wait = backoff_seconds(job.attempts, self._retry_seconds, at_least or 0)
-        return _settled(job, "queued", now, due_at=now + wait, **error)
+        return locks if all(each.reserved for each in submissions) else {*locks, Room.LOCK}
 
-    def _write_settled(self, transaction: Transaction, jobs: list[Job], rows: list[Row]) -> bool:
-        """Write under the fence that claims have ended, and let the next jobs of their hosts come up.
+    def _settle_and_claim(
+        self, transaction: Transaction, ended: list[_Ended]
+    ) -> list[tuple[str, Job | None, list[Job]]]:
+        """Settle the jobs of several threads, and claim as many for those that want another."""
+        self._hosts.lock(transaction, {each.job.host for each in ended})
+        statuses, events = self._store_outcomes(transaction, ended)
+        wanted = sum(each.claim_next for each in ended)
+        # Locks are held: to wait for those of other hosts might mean to wait for each other.
+        claimed = self._claim(transaction, ended[0].job.worker or "", wanted, wait=False)
+        totals.add(transaction, events + claimed.events)
+        next_jobs = iter(claimed.jobs)
+        results = []
+        for number, (each, status) in enumerate(zip(ended, statuses, strict=True)):
+            next_job = next(next_jobs, None) if each.claim_next else None
+            results.append((status, next_job, [] if number else claimed.lost))
+        return results
 
-        False when none was valid any more; raises Apart when some were, who are then settled one by one.
+    def _claim(self, transaction: Transaction, worker: str, count: int, *, wait: bool) -> _Claimed:
+        """Take the first `count` due jobs that may run, and end those on the way that are lost.
+
+        Without `wait` it leaves out the jobs of hosts that other transactions have locked.
         """
-        hosts = sorted(
-            {job.host for job in jobs}
-        )  # in one order, so that nobody waits for each other
-        for host in hosts:
-            self._lock_host(transaction, host)
-        changed = transaction.run_many(sql.SETTLE, rows)
-        if 0 < changed < len(rows):
-            raise Apart
-        if changed:
-            self._admit(transaction, *hosts)
-        return changed > 0
+        claimed = _Claimed([], [], [])
+        while len(claimed.jobs) < count:
+            due = self._leases.due(transaction, count - len(claimed.jobs))
+            locked = self._hosts.lock(transaction, {row["host"] for row in due}, wait=wait)
+            due = [row for row in due if row["host"] in locked]
+            lost = [row for row in due if _is_lost(row)]
+            may_run, full = self._hosts.choose(transaction, [row for row in due if row not in lost])
+            claimed.jobs.extend(self._take(transaction, may_run, worker))
+            claimed.events.extend(self._end_lost(transaction, lost))
+            claimed.lost.extend(Job(**row) for row in lost)
+            self._hosts.set_aside(transaction, full)
+            if not lost and not full:  # no more are due, or others hold the locks of their hosts
+                break
+        return claimed
 
-    def _lock_host(self, transaction: Transaction, host: str, *, wait: bool = True) -> bool:
-        """Let nobody else count or change how many of the host's jobs run, until the commit."""
-        return not self._per_host or transaction.lock(f"host {host}", wait=wait)
+    def _take(self, transaction: Transaction, due: list[Row], worker: str) -> list[Job]:
+        return [Job(**row) for row in self._leases.claim(transaction, due, worker)]
 
-    def _admit(self, transaction: Transaction, *hosts: str) -> None:
-        transaction.run_many(
-            sql.ADMIT, [{"host": host, "slots": self._per_host or 1000} for host in hosts]
-        )
+    def _end_lost(self, transaction: Transaction, lost: list[Row]) -> list[totals.Event]:
+        """End jobs that every worker lost; the claim that finds that does not count."""
+        jobs = self._take(transaction, lost, "")
+        return self._store_outcomes(transaction, [_Ended(job, LOST) for job in jobs], untried=1)[1]
+
+    def _store_outcomes(
+        self, transaction: Transaction, ended: list[_Ended], *, untried: int = 0
+    ) -> tuple[list[str], list[totals.Event]]:
+        """Settle jobs whose hosts are locked, and add the mails that this makes owed."""
+        now = transaction.now()
+        rows = [self._outcome(each, now, untried) for each in ended]
+        held = self._leases.settle(transaction, rows)
+        stored = [
+            (each.job, row) for each, row, is_held in zip(ended, rows, held, strict=True) if is_held
+        ]
+        self._hosts.admit(transaction, {job.host for job, _ in stored})
+        finished = [(job, row) for job, row in stored if row["finished_at"] is not None]
+        recipients = {job.id: job.email for job, _ in finished if job.email}
+        outbox.add(transaction, "job", recipients)
+        statuses = [
+            row["status"] if is_held else "lost" for row, is_held in zip(rows, held, strict=True)
+        ]
+        return statuses, [_event(job, row) for job, row in finished]
+
+    def _outcome(self, ended: _Ended, now: float, untried: int) -> Row:
+        """Return the parameters that settle an attempt."""
+        job, outcome = ended.job, ended.outcome
+        if isinstance(outcome, Hashed):
+            return {**_held(job), **vars(outcome), **settled("done", now)}
+        due_at = None
+        if not isinstance(outcome, PermanentFailure) and job.attempts < job.max_attempts:
+            asked = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
+            due_at = now + backoff_seconds(job.attempts, self._retry_seconds, asked or 0)
+        status = "failed" if due_at is None else "queued"
+        return {
+            **_held(job),
+            **NO_RESULT,
+            **settled(status, now, due_at=due_at, untried=untried, failure=outcome),
+        }
 
 
-def _settled(
-    job: Job, status: str, now: float, *, due_at: float | None = None, **values: object
-) -> Row:
-    """Give the parameters of sql.SETTLE; without `due_at` the job has ended."""
-    finished_at = now if due_at is None else None
-    fence = {"id": job.id, "token": job.token}
-    return {
-        **UNKNOWN,
-        **values,
-        **fence,
-        "status": status,
-        "due_at": due_at,
-        "finished_at": finished_at,
-    }
+def _held(job: Job) -> Row:
+    """Return the key and the token of a job's row: what the fence compares."""
+    return {"id": job.id, "token": job.token}
 
 
-def _tell(given_up: list[str]) -> None:
-    """Write the lines of jobs that ended without a worker to do so."""
-    for job_id in given_up:
-        log.info("failed", job=job_id, code=LOST.code, reason=LOST.message)
+def _is_lost(row: Row) -> bool:
+    """Tell whether a due job was lost by a worker at its last attempt."""
+    return bool(row["status"] == "running" and row["attempts"] >= row["max_attempts"])
 
 
-def _seconds_to_room(
-    transaction: Transaction, limited: str, window: float, limit: int, **key: str
-) -> float:
-    """Tell in how many seconds one more fits into the sliding window; 0: now."""
-    now = transaction.now()
-    row = transaction.one(limited, since=now - window, limit=limit, **key)
-    return float(row["created_at"]) + window - now if row else 0.0
+def _event(job: Job, row: Row) -> totals.Event:
+    seconds = max(0.0, row["finished_at"] - job.created_at)
+    return totals.ended(row["status"], row["error_code"] or "", row["size"] or 0, seconds)
+
+
+def _log_lost(jobs: Iterable[Job]) -> None:
+    """Log the end of jobs that no worker can log."""
+    for job in jobs:
+        log.info("failed", job=job.id, code=LOST.code, reason=LOST.message)

@@ -1,74 +1,80 @@
-"""The outbox: mails that are owed, written in the transaction that finishes their job."""
+"""The outbox: the mails that are owed, each written in the transaction that makes it owed.
+
+The way of a mail: `add` stores it, `claim` leases it to a worker, `renew` keeps the lease, `sent`,
+`failed` or `release` settles it. The states of its row are drawn in the schema. A mail is tried
+until it is too old, with pauses that double to an hour.
+"""
 
 from __future__ import annotations
 
-import uuid
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from md5light.config import Config
-from md5light.errors import Failure, PermanentFailure
-from md5light.job import Mail
+from md5light.errors import Failure, PermanentFailure, TemporaryFailure
+from md5light.job import Job, Mail
 from md5light.queue import totals
 from md5light.queue.backoff import backoff_seconds
-from md5light.queue.database import Database, Transaction
+from md5light.queue.database import Database, Row, Transaction
+from md5light.queue.leases import Leases, settled
 
-#: a mail waits so many times longer than a job: with the defaults, ten attempts outlast three hours without a server
-PATIENCE = 3
+#: a mail's first back-off by that of a job: a mail server that is down comes back later than a file
+RETRY_FACTOR = 3
 
-OWE = """
-    insert into outbox (job_id, recipient, due_at, created_at) values (:job_id, :recipient, :now, :now)
-    on conflict (job_id) do nothing
+#: lost attempts after which a mail waits for its back-off: until then its worker's death may have
+#: had another cause, and the next worker tries it at once
+LOST_ATTEMPTS = 3
+
+DAY_SECONDS = 86400.0
+
+LOST = TemporaryFailure("worker_lost", "The worker that took this mail ended before it was sent.")
+
+ADD = """
+    insert into outbox (kind, subject, recipient, due_at, created_at)
+    values (:kind, :subject, :recipient, :now, :now) on conflict (kind, subject) do nothing
 """
 
-DISOWN = "delete from outbox where job_id = :job_id"
+REMOVE = "delete from outbox where kind = :kind and subject = :subject"
 
-IS_DUE = "select 1 from outbox where due_at <= :now limit 1"
+NEWEST = "select * from outbox {where} order by created_at desc, kind, subject limit :limit"
 
-CLAIM = """
-    update outbox set token = :token, worker = :worker, due_at = :lease_end, attempts = attempts + 1
-    where job_id = (select job_id from outbox where due_at <= :now order by due_at limit 1 for update skip locked)
-    returning job_id, recipient, attempts
+RETRY = """
+    update outbox set status = 'waiting', due_at = :now, attempts = 0, created_at = :now,
+        finished_at = null
+    where status = 'failed'
 """
 
-JOB = "select url, status, md5, size, finished_at, error_message from jobs where id = :job_id"
-
-RENEW = "update outbox set due_at = :lease_end where job_id = :job_id and token = :token"
-
-SETTLE = """
-    update outbox set status = :status, due_at = :due_at, finished_at = :finished_at,
-        attempts = attempts - :untried, error_code = :error_code, error_message = :error_message,
-        token = null, worker = null
-    where job_id = :job_id and token = :token
-"""
-
-FREE = """
-    update outbox set due_at = :now, token = null, worker = null
-    where due_at > :now and due_at <= :now + :lease and worker = :worker
-"""
-
-LOST = PermanentFailure("worker_lost", "Each worker that took this mail ended before it was sent.")
+JOB = "select * from jobs where id = :id"
 
 
-def owe(transaction: Transaction, job_id: str, recipient: str) -> None:
-    """Note within `transaction` that `recipient` is to be told how the job ended."""
-    transaction.run(OWE, job_id=job_id, recipient=recipient)
+def add(transaction: Transaction, kind: str, recipients: Mapping[str, str]) -> None:
+    """Store within `transaction` the mails owed for subjects of `kind`, each to its recipient."""
+    rows = [
+        {"kind": kind, "subject": subject, "recipient": recipient}
+        for subject, recipient in recipients.items()
+    ]
+    transaction.run_many(ADD, rows)
 
 
-def disown(transaction: Transaction, job_id: str) -> None:
-    """Forget within `transaction` what was owed for the job, sent or not: it will end anew."""
-    transaction.run(DISOWN, job_id=job_id)
+def remove(transaction: Transaction, kind: str, subjects: Iterable[str]) -> None:
+    """Remove within `transaction` the mails of subjects of `kind`, sent or not."""
+    transaction.run_many(REMOVE, [{"kind": kind, "subject": subject} for subject in subjects])
 
 
 class Outbox:
-    """Owed mails, claimed with lease and token as jobs are, and settled under the same fence."""
+    """The owed mails of one database, leased to workers as jobs are."""
 
     def __init__(
-        self, database: Database, *, lease_seconds: float, max_attempts: int, retry_seconds: float
+        self,
+        database: Database,
+        *,
+        lease_seconds: float,
+        retry_seconds: float,
+        give_up_seconds: float,
     ) -> None:
         self._database = database
-        self._lease_seconds = lease_seconds
-        self._max_attempts = max_attempts
         self._retry_seconds = retry_seconds
+        self._give_up_seconds = give_up_seconds
+        self._leases = Leases("outbox", ["kind", "subject"], seconds=lease_seconds)
 
     @classmethod
     def configured(cls, database: Database, config: Config) -> Outbox:
@@ -76,91 +82,112 @@ class Outbox:
         return cls(
             database,
             lease_seconds=config.queue.lease_seconds,
-            max_attempts=max(1, round(24 * config.smtp.give_up_days)),  # about one an hour
-            retry_seconds=PATIENCE * config.queue.retry_seconds,
+            retry_seconds=RETRY_FACTOR * config.queue.retry_seconds,
+            give_up_seconds=config.smtp.give_up_days * DAY_SECONDS,
         )
+
+    # --- for administrators -----------------------------------------------------------------------
+
+    def newest(self, limit: int, status: str | None = None) -> list[Mail]:
+        """Return the mails owed last, of one status or of all, the newest first, without jobs."""
+        sql = NEWEST.format(where="where status = :status" if status else "")
+        parameters = {"status": status} if status else {}
+        rows = self._database.read(
+            lambda transaction: transaction.all(sql, limit=limit, **parameters)
+        )
+        return [_mail(row) for row in rows]
+
+    def retry(self, subject: str) -> bool:
+        """Make a failed mail new, its age too; False when there is none of this subject."""
+        sql = f"{RETRY} and subject = :subject"
+        return self._database.write(lambda transaction: transaction.run(sql, subject=subject)) > 0
+
+    def retry_failed(self) -> int:
+        """Make every failed mail new; return how many they were."""
+        return self._database.write(lambda transaction: transaction.run(RETRY))
+
+    # --- for workers ------------------------------------------------------------------------------
 
     def claim(self, worker: str) -> Mail | None:
         """Take the mail that has been due longest, None when none is due; counts as an attempt."""
-        if not self._database.read(lambda transaction: transaction.one(IS_DUE)):
-            return None  # found without the write lock: this is asked far more often than there are mails
-
+        # A cheap read first: an idle poll must not take the write lock.
+        if not self._database.read(self._leases.any_due):
+            return None
         return self._database.write(lambda transaction: self._claim(transaction, worker))
 
     def renew(self, mail: Mail) -> bool:
-        """Put off the end of the lease; False when the mail is no longer this worker's."""
+        """Extend the lease; False when this worker no longer holds the mail."""
+        (held,) = self._database.write(
+            lambda transaction: self._leases.renew(transaction, [_held(mail)])
+        )
+        return held
+
+    def sent(self, mail: Mail) -> bool:
+        """Store that the mail was handed over; False when this worker no longer held it."""
+        return self._database.write(
+            lambda transaction: self._settle(transaction, mail, settled("sent", transaction.now()))
+        )
+
+    def failed(self, mail: Mail, failure: Failure) -> bool:
+        """Store a failed attempt: the mail is due again after a back-off, or given up.
+
+        False when this worker no longer held it.
+        """
+        return self._database.write(
+            lambda transaction: self._store_failure(transaction, mail, failure)
+        )
+
+    def release(self, mail: Mail) -> bool:
+        """Give the mail back untried; False when this worker no longer held it."""
 
         def work(transaction: Transaction) -> bool:
-            lease_end = transaction.now() + self._lease_seconds
-            return (
-                transaction.run(RENEW, job_id=mail.job_id, token=mail.token, lease_end=lease_end)
-                == 1
-            )
+            now = transaction.now()
+            row = settled("waiting", now, due_at=now, untried=1)
+            return self._settle(transaction, mail, row)
 
         return self._database.write(work)
 
-    def sent(self, mail: Mail) -> bool:
-        """Note that the mail was handed over; False when it is no longer this worker's."""
-        return self._settle(mail, "sent")
-
-    def failed(self, mail: Mail, failure: Failure) -> bool:
-        """Note a failed attempt: the mail is due again after a back-off, or given up."""
-        if isinstance(failure, PermanentFailure) or mail.attempts >= self._max_attempts:
-            return self._settle(mail, "failed", failure=failure)
-        wait_seconds = backoff_seconds(mail.attempts, self._retry_seconds)
-        return self._settle(mail, "waiting", wait_seconds=wait_seconds, failure=failure)
-
-    def release(self, mail: Mail) -> bool:
-        """Give the mail back untried."""
-        return self._settle(mail, "waiting", wait_seconds=0, untried=1)
-
     def free(self, worker: str) -> int:
-        """Make the mails of a worker that died due at once."""
-        return self._database.write(
-            lambda transaction: transaction.run(FREE, worker=worker, lease=self._lease_seconds)
-        )
+        """Make the mails of a worker that died due at once; return how many they were."""
+        return self._database.write(lambda transaction: self._leases.free(transaction, worker))
 
-    def _settle(self, mail: Mail, status: str, **how: Any) -> bool:
-        return self._database.write(
-            lambda transaction: self._write_settled(transaction, mail, status, **how)
-        )
+    def clamp_due_at(self) -> int:
+        """Let no mail wait too long after the clock was set back; return how many did."""
+        return self._database.write(self._leases.clamp_due_at)
 
-    # --- within a transaction ------------------------------------------------------------------------------
+    # --- within a transaction ---------------------------------------------------------------------
 
     def _claim(self, transaction: Transaction, worker: str) -> Mail | None:
-        token = str(uuid.uuid4())
-        lease_end = transaction.now() + self._lease_seconds
-        while row := transaction.one(CLAIM, token=token, worker=worker, lease_end=lease_end):
-            (job,) = transaction.all(JOB, job_id=row["job_id"])
-            mail = Mail(**row, **job, token=token, max_attempts=self._max_attempts)
-            if mail.attempts <= mail.max_attempts:
+        while due := self._leases.due(transaction, 1):
+            (row,) = self._leases.claim(transaction, due, worker)
+            (before,) = due
+            mail = _mail(row, transaction.one(JOB, id=row["subject"]))
+            if before["token"] is None or before["attempts"] < LOST_ATTEMPTS:
                 return mail
-            self._write_settled(transaction, mail, "failed", untried=1, failure=LOST)
+            self._store_failure(transaction, mail, LOST)
         return None
 
-    def _write_settled(
-        self,
-        transaction: Transaction,
-        mail: Mail,
-        status: str,
-        *,
-        wait_seconds: float | None = None,
-        untried: int = 0,
-        failure: Failure | None = None,
-    ) -> bool:
-        """Write under the fence that a claim has ended."""
+    def _store_failure(self, transaction: Transaction, mail: Mail, failure: Failure) -> bool:
         now = transaction.now()
-        changed = transaction.run(
-            SETTLE,
-            job_id=mail.job_id,
-            token=mail.token,
-            status=status,
-            due_at=None if wait_seconds is None else now + wait_seconds,
-            finished_at=now if wait_seconds is None else None,
-            untried=untried,
-            error_code=failure and failure.code,
-            error_message=failure and failure.message,
-        )
-        if changed and status != "waiting":
-            totals.add(transaction, f"mail {status}")
-        return changed == 1
+        age = now - mail.created_at
+        if isinstance(failure, PermanentFailure) or age >= self._give_up_seconds:
+            return self._settle(transaction, mail, settled("failed", now, failure=failure))
+        due_at = now + backoff_seconds(mail.attempts, self._retry_seconds)
+        row = settled("waiting", now, due_at=due_at, failure=failure)
+        return self._settle(transaction, mail, row)
+
+    def _settle(self, transaction: Transaction, mail: Mail, row: Row) -> bool:
+        """End the lease, and count a mail that has reached its end."""
+        (held,) = self._leases.settle(transaction, [{**_held(mail), **row}])
+        if held and row["finished_at"] is not None:
+            totals.add(transaction, [totals.Event(f"mail {row['status']}")])
+        return held
+
+
+def _mail(row: Row, job: Row | None = None) -> Mail:
+    return Mail(**row, job=Job(**job) if job else None)
+
+
+def _held(mail: Mail) -> Row:
+    """Return the key and the token of a mail's row: what the fence compares."""
+    return {"kind": mail.kind, "subject": mail.subject, "token": mail.token}

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ from psycopg.rows import dict_row
 
 from md5light.deadlines import Deadlines
 from md5light.errors import DatabaseError, DatabaseUnavailable
-from md5light.queue.commits import Later, Outage, SharedCommits
+from md5light.queue.commits import Collision, SharedCommits
 from md5light.queue.database import Listener, Row, Transaction
 
 T = TypeVar("T")
@@ -67,8 +67,8 @@ LIMITS = {
 #: runs after which a statement is prepared
 PREPARE_THRESHOLD = 5
 
-#: deadlocks are rare and end by PostgreSQL's giving up one of the transactions, which is then run again
-TRIES = 5
+#: errors after which PostgreSQL has given up the transaction for the sake of another one
+COLLISIONS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 CHANNEL = "md5light_jobs"
 
@@ -98,7 +98,6 @@ class PostgreSQLTransaction(Transaction):
         super().__init__()
         self._cursor = connection.cursor()
         self._now = now
-        self._locked: set[str] = set()
 
     def all(self, sql: str, **parameters: object) -> list[Row]:
         return self._execute(sql, parameters).fetchall()
@@ -106,32 +105,23 @@ class PostgreSQLTransaction(Transaction):
     def run(self, sql: str, **parameters: object) -> int:
         return self._execute(sql, parameters).rowcount
 
-    def run_many(self, sql: str, rows: list[Row]) -> int:
-        """Run a statement for each row in one round trip; libpq sends them without waiting for each answer."""
-        self.may_be_put_off = False
-        self._cursor.executemany(
-            _translated(sql, self._now is not None), [{**row, "now": self._now} for row in rows]
-        )
-        return self._cursor.rowcount
+    def run_many(self, sql: str, rows: list[Row]) -> list[int]:
+        """Run a statement for each row in one round trip (libpq's pipeline mode)."""
+        if not rows:
+            return []
+        named = [{**row, "now": self._now} for row in rows]
+        self._cursor.executemany(_translated(sql, self._now is not None), named, returning=True)
+        counts = [self._cursor.rowcount]
+        while self._cursor.nextset():
+            counts.append(self._cursor.rowcount)
+        return counts
 
-    def lock(self, name: str, *, wait: bool = True) -> bool:
-        """Lock, unless this transaction has done so before.
+    def lock(self, names: Iterable[str]) -> None:
+        self.run_many(f"select pg_advisory_xact_lock({KEY})", [{"name": n} for n in sorted(names)])
 
-        A write that would have to wait beside those of others is put off, as long as it has changed nothing: two
-        transactions that hold locks and wait for more might wait for each other.
-        """
-        if name in self._locked:
-            return True
-        if wait and not self.may_be_put_off:
-            self.all(f"select pg_advisory_xact_lock({KEY})", name=name)
-        elif not self.all(f"select pg_try_advisory_xact_lock({KEY}) as locked", name=name)[0][
-            "locked"
-        ]:
-            if wait:
-                raise Later
-            return False
-        self._locked.add(name)
-        return True
+    def try_lock(self, name: str) -> bool:
+        row = self.one(f"select pg_try_advisory_xact_lock({KEY}) as locked", name=name)
+        return bool(row and row["locked"])
 
     def now(self) -> float:
         if self._now is None:
@@ -141,13 +131,7 @@ class PostgreSQLTransaction(Transaction):
     def _execute(self, sql: str, parameters: dict[str, object]) -> psycopg.Cursor[Row]:
         if self._now is not None and ":now" in sql:
             parameters["now"] = self._now
-        if not sql.lstrip().startswith("select"):
-            self.may_be_put_off = False
         return self._cursor.execute(_translated(sql, self._now is not None), parameters)
-
-
-class _Collision(DatabaseUnavailable):
-    """The transaction met another one and was given up; it may be run again at once."""
 
 
 class PostgreSQL(SharedCommits):
@@ -189,12 +173,6 @@ class PostgreSQL(SharedCommits):
                         ):  # one that lay idle may have been cut meanwhile
                             raise
         raise AssertionError("the last try returns or raises")
-
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        for _ in range(TRIES - 1):
-            with contextlib.suppress(_Collision):
-                return super().write(work)
-        return super().write(work)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[PostgreSQLTransaction]:
@@ -283,7 +261,8 @@ class PostgreSQL(SharedCommits):
             raise
         except psycopg.Error as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise _kind(error)(f"database {self.name}: {reason}") from error
+            kind = Collision if isinstance(error, COLLISIONS) else DatabaseUnavailable
+            raise kind(f"database {self.name}: {reason}") from error
 
     def _open(self) -> None:
         """Bring the schema up to date, on a connection without limits: that may take its time."""
@@ -298,7 +277,7 @@ class PostgreSQL(SharedCommits):
             raise DatabaseError(str(error)) from None
 
     def _migrate_locked(self, transaction: Transaction) -> None:
-        transaction.lock(MIGRATION)
+        transaction.lock([MIGRATION])
         new = not self._tables(transaction)
         self._migrate(transaction)
         if new:
@@ -416,13 +395,6 @@ def _cut(connection: Connection, deadlines: Deadlines) -> Iterator[None]:
 def _shut(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _kind(error: psycopg.Error) -> type[DatabaseUnavailable]:
-    """Tell how far a failure goes: of what the server itself says, most concerns one transaction only."""
-    if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
-        return _Collision
-    return DatabaseUnavailable if error.sqlstate else Outage
 
 
 @functools.lru_cache(maxsize=256)

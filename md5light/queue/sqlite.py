@@ -8,7 +8,7 @@ import random
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,10 +62,13 @@ class SQLiteTransaction(Transaction):
     def run(self, sql: str, **parameters: object) -> int:
         return self._execute(sql, parameters).rowcount
 
-    def run_many(self, sql: str, rows: list[Row]) -> int:
-        return sum(self.run(sql, **row) for row in rows)
+    def run_many(self, sql: str, rows: list[Row]) -> list[int]:
+        return [self.run(sql, **row) for row in rows]
 
-    def lock(self, name: str, *, wait: bool = True) -> bool:  # noqa: ARG002 - nobody else writes meanwhile
+    def lock(self, names: Iterable[str]) -> None:
+        """Do nothing: the file's write lock keeps all others out."""
+
+    def try_lock(self, name: str) -> bool:  # noqa: ARG002 - see lock
         return True
 
     def now(self) -> float:

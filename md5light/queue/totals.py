@@ -1,7 +1,7 @@
-"""What has happened so far, counted in the transactions in which it happens, and what goes on now.
+"""Totals: what has happened so far, counted in the transactions in which it happens, and the present.
 
-The counts are rows of their own, so that they are right for any number of processes, survive restarts, and cost
-nothing to read however many jobs there are or have been removed.
+The counts are rows of their own: they are right for any number of processes, survive restarts and
+purges, and cost nothing to read however many jobs there are.
 """
 
 from __future__ import annotations
@@ -9,15 +9,25 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
-from md5light.queue.database import Database, Transaction
+from md5light.queue.database import Database, Row, Transaction
+
+K = TypeVar("K")
 
 #: upper ends of the histogram of durations, in seconds
 BUCKETS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0)
 
-#: a worker that gave no sign of life for so long is not counted
+#: a worker whose latest heartbeat is older than this is not counted as alive
 ALIVE_SECONDS = 60.0
+
+#: a mail that has been tried for longer than this counts as failing
+FAILING_SECONDS = 86400.0
+
+#: a worker that was killed is forgotten after so long
+FORGOTTEN_SECONDS = 86400.0
 
 ADD = """
     insert into totals (event, within, shard, events, bytes, seconds)
@@ -27,56 +37,69 @@ ADD = """
 """
 
 READ = """
-    select event, within, sum(events) as events, sum(bytes) as bytes, sum(seconds) as seconds from totals
-    group by event, within
+    select event, within, sum(events) as events, sum(bytes) as bytes, sum(seconds) as seconds
+    from totals group by event, within
 """
 
 UNFINISHED = """
-    select status, count(*) as jobs, min(created_at) as oldest from jobs where finished_at is null group by status
+    select status, count(*) as jobs, min(created_at) as oldest from jobs
+    where finished_at is null group by status
 """
 
-MAILS_WAITING = "select count(*) as mails from outbox where due_at is not null"
+MAILS = """
+    select count(*) as waiting, min(created_at) as oldest,
+        count(case when attempts > 0 and created_at < :failing_since then 1 end) as failing
+    from outbox where due_at is not null
+"""
 
-SIGN = """
+HEARTBEAT = """
     insert into workers (name, seen_at) values (:name, :now)
     on conflict (name) do update set seen_at = excluded.seen_at
 """
 
-SIGN_OFF = "delete from workers where name = :name or seen_at < :forgotten"
+DEREGISTER = "delete from workers where name = :name or seen_at < :forgotten"
 
-WORKERS = "select count(case when seen_at > :since then 1 end) as alive, max(seen_at) as seen_at from workers"
-
-
-def add(
-    transaction: Transaction, event: str, *, within: float = 0, size: int = 0, seconds: float = 0
-) -> None:
-    """Count an event, one of those that took `seconds` and no more than `within`, when `transaction` is committed."""
-    events, size_so_far, seconds_so_far = transaction.counts.get((event, within), (0, 0, 0.0))
-    transaction.counts[event, within] = (events + 1, size_so_far + size, seconds_so_far + seconds)
-    transaction.before_commit(_write)
+WORKERS = """
+    select count(case when seen_at > :since then 1 end) as alive, max(seen_at) as seen_at
+    from workers
+"""
 
 
-def add_finished(
-    transaction: Transaction, status: str, code: str, size: int, seconds: float
-) -> None:
-    """Count a job that has ended, `seconds` after it was submitted."""
+class Event(NamedTuple):
+    """One thing that happened, of those that took no more than `within` seconds."""
+
+    name: str
+    within: float = 0
+    size: int = 0
+    seconds: float = 0
+
+
+def ended(status: str, code: str, size: int, seconds: float) -> Event:
+    """Return the event of a job that ended `seconds` after it was submitted."""
     within = next((end for end in BUCKETS if seconds <= end), math.inf)
-    add(transaction, f"{status} {code}".rstrip(), within=within, size=size, seconds=seconds)
+    return Event(f"{status} {code}".rstrip(), within, size, seconds)
 
 
-def _write(transaction: Transaction) -> None:
-    """Write what was counted, in one order so that nobody waits for each other crosswise."""
+def add(transaction: Transaction, events: Iterable[Event]) -> None:
+    """Count events within `transaction`.
+
+    Call it last: others wait for these rows until the commit. They are written in sorted order, and
+    spread over shards, so that few do.
+    """
     shard = random.randrange(transaction.writers)  # noqa: S311 - not a secret
+    by_kind: dict[tuple[str, float], list[Event]] = {}
+    for event in events:
+        by_kind.setdefault((event.name, event.within), []).append(event)
     rows = [
         {
-            "event": event,
+            "event": name,
             "within": within,
             "shard": shard,
-            "events": events,
-            "bytes": size,
-            "seconds": seconds,
+            "events": len(same),
+            "bytes": sum(event.size for event in same),
+            "seconds": sum(event.seconds for event in same),
         }
-        for (event, within), (events, size, seconds) in sorted(transaction.counts.items())
+        for (name, within), same in sorted(by_kind.items())
     ]
     transaction.run_many(ADD, rows)
 
@@ -90,12 +113,17 @@ class Snapshot:
     #: how long the longest-waiting job has waited; 0 without any
     oldest_waiting_seconds: float
     mails_waiting: int
+    #: the age of the oldest waiting mail; 0 without any
+    oldest_mail_seconds: float
+    #: how many waiting mails have been failing for more than a day
+    mails_failing: int
     workers_alive: int
-    #: since the latest sign of life of any worker; None before the first
+    #: since the latest heartbeat of any worker; None before the first
     last_sign_seconds: float | None
     #: how many jobs have ended, by status and error code
     finished: dict[tuple[str, str], int]
-    #: how many of them took longer than the bucket below and no longer than this one; canceled ones don't count
+    #: how many of them took no longer than each of BUCKETS, but longer than the one before;
+    #: canceled jobs don't count
     durations: dict[float, int]
     #: the sum of those durations
     duration_seconds: float
@@ -105,20 +133,21 @@ class Snapshot:
 
 
 class Totals:
-    """The counts of one database, and the workers' signs of life."""
+    """The counts of one database, and the heartbeats of its workers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def sign(self, worker: str) -> None:
-        """Note that `worker` is alive."""
-        self._database.write(lambda transaction: transaction.run(SIGN, name=worker))
+    def heartbeat(self, worker: str) -> None:
+        """Store that `worker` is alive."""
+        self._database.write(lambda transaction: transaction.run(HEARTBEAT, name=worker))
 
-    def sign_off(self, worker: str) -> None:
-        """Note that `worker` ends, and forget those that were killed a day ago or more."""
+    def deregister(self, worker: str) -> None:
+        """Remove `worker`, which ends, and those that were killed long ago."""
 
         def work(transaction: Transaction) -> None:
-            transaction.run(SIGN_OFF, name=worker, forgotten=transaction.now() - 86400)
+            forgotten = transaction.now() - FORGOTTEN_SECONDS
+            transaction.run(DEREGISTER, name=worker, forgotten=forgotten)
 
         self._database.write(work)
 
@@ -130,32 +159,41 @@ class Totals:
 def _snapshot(transaction: Transaction) -> Snapshot:
     now = transaction.now()
     unfinished = {row["status"]: row for row in transaction.all(UNFINISHED)}
-    oldest = unfinished["queued"]["oldest"] if "queued" in unfinished else now
     (workers,) = transaction.all(WORKERS, since=now - ALIVE_SECONDS)
-    (waiting,) = transaction.all(MAILS_WAITING)
-    finished: Counter[tuple[str, str]] = Counter()
-    durations: Counter[float] = Counter()
-    mails: Counter[str] = Counter()
+    (mails,) = transaction.all(MAILS, failing_since=now - FAILING_SECONDS)
     rows = transaction.all(READ)
-    for row in rows:
-        events, (what, _, which) = int(row["events"]), row["event"].partition(" ")
-        if what == "mail":
-            mails[which] += events
-        else:
-            finished[what, which] += events
-            if row["within"]:
-                durations[row["within"]] += events
+    jobs = [row for row in rows if not row["event"].startswith("mail ")]
     return Snapshot(
         unfinished={status: row["jobs"] for status, row in unfinished.items()},
-        oldest_waiting_seconds=max(0.0, now - oldest),
-        mails_waiting=waiting["mails"],
+        oldest_waiting_seconds=_age(unfinished.get("queued", {}).get("oldest"), now) or 0.0,
+        mails_waiting=mails["waiting"],
+        oldest_mail_seconds=_age(mails["oldest"], now) or 0.0,
+        mails_failing=mails["failing"],
         workers_alive=workers["alive"],
-        last_sign_seconds=None
-        if workers["seen_at"] is None
-        else max(0.0, now - workers["seen_at"]),
-        finished=finished,
-        durations=durations,
+        last_sign_seconds=_age(workers["seen_at"], now),
+        finished=_counts(jobs, lambda row: _status_and_code(row["event"])),
+        durations=_counts((row for row in jobs if row["within"]), lambda row: row["within"]),
         duration_seconds=sum(row["seconds"] for row in rows),
         hashed_bytes=sum(int(row["bytes"]) for row in rows),
-        mails=mails,
+        mails=_counts(
+            (row for row in rows if row["event"].startswith("mail ")),
+            lambda row: row["event"].removeprefix("mail "),
+        ),
     )
+
+
+def _counts(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, int]:
+    counts = Counter[K]()
+    for row in rows:
+        counts[key(row)] += int(row["events"])
+    return counts
+
+
+def _status_and_code(event: str) -> tuple[str, str]:
+    status, _, code = event.partition(" ")
+    return status, code
+
+
+def _age(since: float | None, now: float) -> float | None:
+    """Return the seconds since then, not below 0 where the clock was set back; None: never."""
+    return None if since is None else max(0.0, now - since)

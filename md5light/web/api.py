@@ -15,11 +15,11 @@ import bottle
 from md5light.config import Config
 from md5light.download import urls
 from md5light.download.guard import Guard
-from md5light.errors import DatabaseUnavailable, Refused
+from md5light.errors import DatabaseUnavailable, QueueFull, Refused, TooMany
 from md5light.job import Job, error_of
 from md5light.logs import Log
 from md5light.mail.addresses import check_address
-from md5light.queue.jobs import Queue, QueueFull, TooMany
+from md5light.queue.jobs import Queue
 from md5light.queue.totals import Totals
 from md5light.web import forms, metrics
 from md5light.web.answers import (

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from md5light.config import http_url
-from md5light.errors import Md5lightError
+from md5light.errors import ListenError
 from md5light.logs import Log
 from md5light.notify import passed_sockets
 
@@ -34,10 +34,6 @@ CONNECT_SECONDS = 1.0
 
 #: family and address of a socket, as bind() takes them
 Address = tuple[int, tuple[Any, ...]]
-
-
-class ListenError(Md5lightError):
-    """The address can't be listened on; the message is one line that names it."""
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:

@@ -25,7 +25,7 @@ from loopback import ROOT, figure, python, serving
 sys.path.insert(0, str(ROOT))
 
 from md5light.queue import open_database
-from md5light.queue.statements import SUBMIT
+from md5light.queue.jobs import SUBMIT
 from tests.service import Command, Service
 
 FILES = 3000
@@ -153,11 +153,8 @@ def fill(location: str, urls: list[str]) -> None:
     """Store a job for each of `urls` at once."""
     row = {"host": "127.0.0.1", "email": None, "client": None, "max_attempts": 5}
     with contextlib.closing(open_database(location, durable=False)) as database:
-        database.write(
-            lambda opened: [
-                opened.run(SUBMIT, **row, id=str(uuid.uuid4()), url=url) for url in urls
-            ]
-        )
+        rows = [{**row, "id": str(uuid.uuid4()), "url": url} for url in urls]
+        database.write(lambda opened: opened.run_many(SUBMIT, rows))
 
 
 # --- submit ----------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def measure(queue: Queue, operations: int) -> dict[str, list[float]]:
         assert job
         _, following = timed(
             times["settle and claim"],
-            lambda: queue.settle(job, HASHED, next_for="bench"),  # noqa: B023 - called at once
+            lambda: queue.settle(job, HASHED, claim_next=True),  # noqa: B023 - called at once
         )
         assert following
         queue.settle(following, HASHED)

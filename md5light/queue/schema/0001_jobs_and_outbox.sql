@@ -1,4 +1,15 @@
--- A row is a job. `due_at` is the one condition for work: new jobs, retries and lost claims are all `due_at <= now`.
+-- A row is a job. A worker may take it when `due_at <= now`: this one condition finds new jobs,
+-- retries, and the jobs of workers that died. `turn` and the outbox's key come with 0002.
+--
+-- status     due_at     token  attempts  meaning
+-- queued     <= now     null   0         new: waits for a worker
+-- queued     a time     null   >= 1      failed, or given back: waits for its next attempt
+-- queued     null       null   any       set aside, its host is busy: comes back at `turn`
+-- running    > now      set    >= 1      leased: its worker renews or settles it before due_at
+-- running    <= now     set    >= 1      lost by its worker: the next claim takes it, or ends it
+--                                        as worker_lost when attempts = max_attempts
+-- done, failed, canceled
+--            null       null   any       ended, at finished_at
 create table jobs (
     id text primary key,
     url text not null,
@@ -29,17 +40,26 @@ create table jobs (
 -- The next job to claim.
 create index jobs_due on jobs (due_at) where due_at is not null;
 
--- How many of a host run, which of a host wait for it (due_at is null), and how many are unfinished in all.
+-- How many jobs of a host run, which are set aside for it, and how many are unfinished in all.
 create index jobs_unfinished on jobs (host, status, due_at, created_at) where finished_at is null;
 
--- What is old enough to be removed.
+-- The jobs that are old enough to be purged.
 create index jobs_finished on jobs (finished_at) where finished_at is not null;
 
--- How many a client submitted lately (it is noted only where that is limited), and how many mails an address gets.
+-- How many jobs a client submitted lately (`client` is stored only where that is limited), and
+-- how many mails an address gets.
 create index jobs_client on jobs (client, created_at) where client is not null;
 create index jobs_recipient on jobs (lower(email), created_at) where email is not null;
 
--- A mail that is owed, written in the transaction that finishes its job.
+-- A mail that is owed, written in the transaction that ends its job.
+--
+-- status     due_at     token  attempts  meaning
+-- waiting    <= now     null   0         owed: waits for a worker
+-- waiting    a time     null   >= 1      not delivered: waits for its next attempt
+-- waiting    > now      set    >= 1      leased: its worker renews or settles it before due_at
+-- waiting    <= now     set    >= 1      lost by its worker: the next claim takes it
+-- sent       null       null   >= 1      the mail server or the Maildir has taken it
+-- failed     null       null   any       given up; `md5light mail retry` makes it new
 create table outbox (
     job_id text primary key references jobs (id) on delete cascade,
     recipient text not null,
@@ -56,13 +76,13 @@ create table outbox (
 
 create index outbox_due on outbox (due_at) where due_at is not null;
 
--- Proof that the database can be written, renewed by the server's readiness check.
+-- Proof that the database can be written: /readyz writes it.
 create table probe (
     id bigint primary key,
     probed_at double precision not null
 );
 
--- What has happened so far, for the metrics: events of one kind, of which each took no more than `within` seconds.
+-- Counts for the metrics: how many events of one kind took no more than `within` seconds.
 create table totals (
     event text not null,
     within double precision not null,
@@ -73,7 +93,7 @@ create table totals (
     primary key (event, within, shard)
 );
 
--- Workers that run, by their latest sign of life.
+-- Running workers and their latest heartbeat.
 create table workers (
     name text primary key,
     seen_at double precision not null

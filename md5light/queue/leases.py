@@ -1,0 +1,167 @@
+"""Leases: who may work on a row, and whose word counts.
+
+A row of a leased table is due when `due_at <= now`. A claim takes due rows: it gives them a token
+and moves `due_at` to the end of the lease. Every later write of the worker is fenced: it counts
+only while the row holds that token. A worker that dies renews nothing, so its rows fall due again.
+The columns common to all leased tables are described in the schema.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+
+from md5light.errors import Failure
+from md5light.queue.backoff import LONGEST_SECONDS
+from md5light.queue.database import Row, Transaction
+
+#: the share of a lease that must be over before it is extended: until then a renewal touches no
+#: index, so that PostgreSQL writes the row in place (a heap-only tuple)
+RENEWED_SHARE = 1 / 6
+
+IS_DUE = "select 1 from {table} where due_at <= :now limit 1"
+
+DUE = """
+    select * from {table} where due_at <= :now order by due_at limit :limit for update skip locked
+"""
+
+CLAIM = """
+    update {table} set token = :token, worker = :worker, due_at = :lease_end,
+        attempts = attempts + 1{on_claim}
+    where {rows} returning *
+"""
+
+FENCE = "{key} and token = :token"
+
+RENEW = """
+    update {table} set due_at = case when due_at < :extend_before then :lease_end else due_at end
+        {on_renew}
+    where {fence}
+"""
+
+SETTLE = """
+    update {table} set status = :status, due_at = :due_at, finished_at = :finished_at,
+        attempts = attempts - :untried, error_code = :error_code, error_message = :error_message,
+        token = null, worker = null{on_settle}
+    where {fence}
+"""
+
+# A lease that runs ends within its length from now: only so much of the index is read.
+
+FREE = """
+    update {table} set due_at = :now, worker = null
+    where due_at > :now and due_at <= :now + :lease and worker = :worker
+"""
+
+CLAMP_DUE_AT = """
+    update {table} set due_at = :now +
+        case when token is not null then :lease when attempts = 0 then 0 else :backoff end
+    where due_at > :now and due_at > :now +
+        case when token is not null then :lease when attempts = 0 then 0 else :backoff end
+"""
+
+
+class Leases:
+    """The leases of one table; each method runs within the caller's transaction.
+
+    `on_claim`, `on_renew` and `on_settle` are further assignments of these statements, each with a
+    leading comma; their parameters are given with the rows.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        key: Sequence[str],
+        *,
+        seconds: float,
+        on_claim: str = "",
+        on_renew: str = "",
+        on_settle: str = "",
+    ) -> None:
+        self._table = table
+        self._key = key
+        self._seconds = seconds
+        self._on_claim = on_claim
+        fence = FENCE.format(key=self._equal())
+        self._renew = RENEW.format(table=table, on_renew=on_renew, fence=fence)
+        self._settle = SETTLE.format(table=table, on_settle=on_settle, fence=fence)
+
+    def any_due(self, transaction: Transaction) -> bool:
+        """Tell whether a row is due; a cheap read."""
+        return transaction.one(IS_DUE.format(table=self._table)) is not None
+
+    def due(self, transaction: Transaction, limit: int) -> list[Row]:
+        """Return the rows due longest, without those that other claims are about to take."""
+        return transaction.all(DUE.format(table=self._table), limit=limit)
+
+    def claim(self, transaction: Transaction, due: Sequence[Row], worker: str) -> list[Row]:
+        """Give `worker` the lease of the rows, which count as tried; return them as they are."""
+        if not due:
+            return []
+        keys = {f"{name}{n}": row[name] for n, row in enumerate(due) for name in self._key}
+        chosen = " or ".join(f"({self._equal(n)})" for n in range(len(due)))
+        return transaction.all(
+            CLAIM.format(table=self._table, on_claim=self._on_claim, rows=chosen),
+            token=str(uuid.uuid4()),
+            worker=worker,
+            lease_end=transaction.now() + self._seconds,
+            **keys,
+        )
+
+    def renew(self, transaction: Transaction, rows: Iterable[Row]) -> list[bool]:
+        """Extend the leases that have run for a while; tell of each row whether it is still held.
+
+        A row holds its key, its token and the parameters of `on_renew`.
+        """
+        lease_end = transaction.now() + self._seconds
+        times = {
+            "lease_end": lease_end,
+            "extend_before": lease_end - RENEWED_SHARE * self._seconds,
+        }
+        changed = transaction.run_many(self._renew, [{**row, **times} for row in rows])
+        return [count == 1 for count in changed]
+
+    def settle(self, transaction: Transaction, rows: list[Row]) -> list[bool]:
+        """End leases; tell of each row whether it was still held, and so stored.
+
+        A row holds its key, its token, `status`, `due_at` or `finished_at`, `untried` (1 where the
+        attempt does not count), `error_code`, `error_message` and the parameters of `on_settle`.
+        """
+        return [count == 1 for count in transaction.run_many(self._settle, rows)]
+
+    def free(self, transaction: Transaction, worker: str) -> int:
+        """Make the rows of a worker that died due at once; return how many they were."""
+        return transaction.run(FREE.format(table=self._table), worker=worker, lease=self._seconds)
+
+    def clamp_due_at(self, transaction: Transaction) -> int:
+        """Let no row wait longer than its lease or the longest back-off; return how many did.
+
+        They do only after the clock was set back.
+        """
+        return transaction.run(
+            CLAMP_DUE_AT.format(table=self._table), lease=self._seconds, backoff=LONGEST_SECONDS
+        )
+
+    def _equal(self, number: int | None = None) -> str:
+        """Compare the key with parameters of its names, or of its names and a number."""
+        suffix = "" if number is None else number
+        return " and ".join(f"{name} = :{name}{suffix}" for name in self._key)
+
+
+def settled(
+    status: str,
+    now: float,
+    *,
+    due_at: float | None = None,
+    untried: int = 0,
+    failure: Failure | None = None,
+) -> Row:
+    """Return the parameters common to all settled rows; without `due_at` the row has ended."""
+    return {
+        "status": status,
+        "due_at": due_at,
+        "finished_at": now if due_at is None else None,
+        "untried": untried,
+        "error_code": failure and failure.code,
+        "error_message": failure and failure.message,
+    }
