@@ -25,6 +25,8 @@ from md5light.lookups import Lookups
 from tests.origin import Origin, Peer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.python
+
 Resolve = Callable[..., list[AddressInfo]]
 
 

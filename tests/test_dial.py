@@ -16,6 +16,8 @@ from md5light.dial import AddressInfo, connect, in_turn
 from md5light.errors import Stopped
 from md5light.interrupt import Interrupt
 
+pytestmark = pytest.mark.python
+
 
 def address(host: str, port: int) -> AddressInfo:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

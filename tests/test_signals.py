@@ -9,6 +9,8 @@ import pytest
 
 from tests.child import AS_PID_1, Child, children
 
+pytestmark = pytest.mark.python
+
 COUNTING = """
 from md5light.signals import StopSignals
 signals = StopSignals(*StopSignals.BOTH)

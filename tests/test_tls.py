@@ -26,6 +26,8 @@ from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import Failure, PermanentFailure, TemporaryFailure
 from tests.origin import Origin, Peer, Raw
 
+pytestmark = pytest.mark.python
+
 NOW = datetime.datetime.now(datetime.timezone.utc)
 DAY = datetime.timedelta(days=1)
 

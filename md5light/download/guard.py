@@ -19,7 +19,13 @@ from pathlib import Path
 from md5light.config import DownloadConfig, Network
 from md5light.dial import AddressInfo
 from md5light.download.urls import URL
-from md5light.errors import OwnAddressesUnknown, PermanentFailure, Refused, TemporaryFailure
+from md5light.errors import (
+    OutOfResources,
+    OwnAddressesUnknown,
+    PermanentFailure,
+    Refused,
+    TemporaryFailure,
+)
 from md5light.logs import Log
 
 log = Log(__name__)
@@ -100,7 +106,7 @@ class Guard:
         try:
             return self._judged(url)
         except OwnAddressesUnknown:
-            raise TemporaryFailure(
+            raise OutOfResources(
                 "connection_failed",
                 "md5light could not read the addresses of its own machine, so it connects to none.",
             ) from None
