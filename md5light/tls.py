@@ -106,7 +106,7 @@ def explain(error: ssl.SSLError, server: str = "The server") -> str:
             return UNKNOWN_ISSUER.format(server)
         known = CERTIFICATE.get(error.verify_code)
         return known.format(server) if known else f"{server}'s certificate is not valid."
-    if isinstance(error, ssl.SSLEOFError):
+    if is_cut(error):
         return f"{server} closed the connection during the TLS handshake."
     if error.reason in NOTHING_IN_COMMON:
         return f"{server} and md5light have no TLS version or cipher in common."
@@ -115,6 +115,11 @@ def explain(error: ssl.SSLError, server: str = "The server") -> str:
     if error.reason == "TLSV1_UNRECOGNIZED_NAME":
         return f"{server} has no certificate for this name."
     return f"The TLS handshake with {server[0].lower()}{server[1:]} failed."
+
+
+def is_cut(error: ssl.SSLError) -> bool:
+    """Tell whether the connection ended without TLS's own end; some versions of Python have no class for it."""
+    return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def _context(ca_file: str) -> ssl.SSLContext:

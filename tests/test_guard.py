@@ -296,12 +296,13 @@ from md5light.download.connection import Connections
 from md5light.download.guard import Guard
 from md5light.download.transfer import Transfer
 from md5light.download.urls import parse
+from md5light.download.wire import Limits
 from md5light.errors import PermanentFailure
 from tests.origin import Origin
 def status(url, *networks):
     config = DownloadConfig(allow_networks=tuple(map(ipaddress.ip_network, networks)))
     connections = Connections(config, Guard(config, own_addresses=lambda: ()), 1)
-    with connections.get(parse(url), "", Transfer()) as response:
+    with connections.get(parse(url), "", Transfer(), Limits.of(config)) as response:
         return response.status
 with Origin(host="93.184.216.1") as origin:
     try:

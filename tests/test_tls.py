@@ -38,8 +38,8 @@ def resolve(host: str, port: int, **_: object) -> list[AddressInfo]:
     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
 
-def download(url: str, ca_file: object = "") -> str:
-    """Return the MD5 of what is at `url`, whose host is on loopback whatever it is called."""
+def download(url: str, ca_file: object = "", times: int = 1) -> str:
+    """Return the one MD5 of the file at `url`, whose host is on loopback whatever it is called."""
     config = DownloadConfig(
         allow_networks=(ipaddress.ip_network("127.0.0.0/8"),),
         ca_file=str(ca_file),
@@ -48,7 +48,8 @@ def download(url: str, ca_file: object = "") -> str:
     )
     downloader = Downloader(config, resolve=resolve)
     try:
-        return downloader.download(url, Transfer()).md5
+        (md5,) = {downloader.download(url, Transfer()).md5 for _ in range(times)}
+        return md5
     finally:
         downloader.close()
 
@@ -404,6 +405,22 @@ def test_a_body_until_close_needs_the_end_of_tls(
             with pytest.raises(TemporaryFailure) as caught:
                 download(origin.url("/file", host), ca_file)
             assert caught.value.code == "incomplete"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_kept_connection_that_is_cut_is_replaced(
+    authority: Authority, ca_file: Path, version: ssl.TLSVersion
+) -> None:
+    def script(peer: Peer) -> object:
+        if peer.turn == 1:
+            return peer.reply(BODY)
+        socket.socket.shutdown(peer.socket, socket.SHUT_RDWR)
+        return False
+
+    with serving(authority.serve("files.test", context=server_context(version))) as origin:
+        url = origin.serve("/file", script).replace("127.0.0.1", "files.test")
+        assert download(url, ca_file, times=3) == hashlib.md5(BODY).hexdigest()
+        assert origin.connections == 3
 
 
 def test_a_head_that_is_cut_is_no_answer(authority: Authority, ca_file: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from md5light import tls
 from md5light.config import DownloadConfig
 from md5light.errors import TemporaryFailure
 
@@ -77,6 +78,10 @@ class Wire(io.RawIOBase):
                 count = self._connection.recv_into(buffer)
         except TimeoutError:
             raise self._silent() from None
+        except ssl.SSLError as error:
+            if tls.is_cut(error):
+                raise ConnectionResetError from None
+            raise
         if self._awaiting:
             self._start_reading()
         self._received += count
