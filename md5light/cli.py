@@ -1,4 +1,4 @@
-"""The console commands' arguments and exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration."""
+"""The commands' arguments."""
 
 from __future__ import annotations
 
@@ -6,33 +6,28 @@ import md5light.startup  # noqa: F401 - before the imports that take a while
 
 # isort: split
 import argparse
-import contextlib
 import dataclasses
 import io
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from md5light import __version__, config, logs
+from md5light import __version__, config, exits, logs
 from md5light.config import Config
-from md5light.errors import ConfigError, Md5lightError, Refused
 from md5light.job import STATUSES
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-#: what argparse exits with, too
-EXIT_USAGE = 2
-
-#: EX_CONFIG of sysexits.h
-EXIT_CONFIG = 78
-
-#: what a shell says of a command that SIGINT has ended
-EXIT_INTERRUPTED = 130
-
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+AN_ID = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
+
+SUBMISSION = 'curl --data-urlencode "url=https://example.org/file" http://127.0.0.1:8080/submit'
+
+
+# --- the three commands ---------------------------------------------------------------------------
 
 
 def server() -> None:
@@ -40,12 +35,10 @@ def server() -> None:
     parser = _parser(
         "md5light-server",
         "Answer HTTP requests: take URLs, tell MD5s.",
-        "md5light-server --config /etc/md5light/config.ini --port 8080",
+        f"md5light-server --config /etc/md5light/config.ini --port 8080\nthen: {SUBMISSION}",
     )
-    parser.add_argument("--host", type=_value("server", "host"), help="address to listen on")
-    parser.add_argument(
-        "--port", type=_value("server", "port"), help="port to listen on; 0: any free one"
-    )
+    _add_key(parser, "server", "host")
+    _add_key(parser, "server", "port")
     arguments = _parse(parser)
 
     def run(config: Config) -> bool:
@@ -63,10 +56,8 @@ def worker() -> None:
         "Work the queue: a pool of processes that download, hash and send mails.",
         "md5light-worker --config /etc/md5light/config.ini --processes 4",
     )
-    parser.add_argument("--processes", type=_value("worker", "processes"), help="worker processes")
-    parser.add_argument(
-        "--threads", type=_value("worker", "threads"), help="downloads at once in each process"
-    )
+    _add_key(parser, "worker", "processes")
+    _add_key(parser, "worker", "threads")
     parser.add_argument("--burst", action="store_true", help="work until nothing is due, then exit")
     arguments = _parse(parser)
 
@@ -75,12 +66,8 @@ def worker() -> None:
 
         return Pool(config, burst=arguments.burst).run()
 
-    _run(
-        parser,
-        arguments,
-        run,
-        worker={"processes": arguments.processes, "threads": arguments.threads},
-    )
+    flags = {"processes": arguments.processes, "threads": arguments.threads}
+    _run(parser, arguments, run, worker=flags)
 
 
 def main() -> None:
@@ -89,28 +76,9 @@ def main() -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_config(commands)
     _add_jobs(commands)
-    queue = _group(commands, "queue", "move to another database", "copy")
-    copy = _command(
-        queue,
-        "queue copy",
-        "copy the jobs of another database into the configured one",
-        "queue copy /var/lib/md5light/md5light.sqlite3",
-    )
-    copy.add_argument(
-        "source",
-        metavar="DATABASE",
-        help="an SQLite file, or postgresql://…; nobody may be using it",
-    )
-    _add_json(copy)
-    stats = _command(
-        commands, "stats", "tell what goes on and what has been counted", "stats --json"
-    )
-    _add_json(stats)
-    mail = _group(commands, "mail", "try the delivery of mails", "test")
-    test = _command(
-        mail, "mail test", "send a mail and tell of each step", "mail test you@example.org"
-    )
-    test.add_argument("address", metavar="ADDRESS", help="to whom")
+    _add_mail(commands)
+    _add_queue(commands)
+    _command(commands, "stats", "tell what goes on and what has been counted", "stats --json")
     arguments = _parse(parser)
 
     def run(config: Config) -> None:
@@ -122,69 +90,121 @@ def main() -> None:
     _run(parser, arguments, run)
 
 
+def _run(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    run: Callable[[Config], bool | None],
+    **flags: dict[str, object],
+) -> None:
+    """Load the configuration, lay the flags over it, run, and exit with the right code."""
+    with exits.reported(parser.prog):
+        loaded = config.load(arguments.config)
+        for section, values in flags.items():
+            given = {key: value for key, value in values.items() if value is not None}
+            changed = dataclasses.replace(getattr(loaded, section), **given)
+            loaded = dataclasses.replace(loaded, **{section: changed})
+        logs.setup(loaded.log, verbose=arguments.verbose)
+        sys.exit(1 if run(loaded) is False else 0)
+
+
+# --- the commands of the administration -----------------------------------------------------------
+
+
 def _add_config(commands: Commands) -> None:
     verbs = _group(commands, "config", "check or show the configuration", "check|show")
     _command(verbs, "config check", "say whether the configuration is right", "config check")
-    _command(verbs, "config show", "print what applies, secrets masked", "config show")
+    _command(
+        verbs, "config show", "print what applies and its source, secrets masked", "config show"
+    )
 
 
 def _add_jobs(commands: Commands) -> None:
-    verbs = _group(
-        commands,
-        "jobs",
-        "look at jobs, try them again, cancel or remove them",
-        "list|show|retry|cancel|purge",
-    )
-    a_job = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
-    listed = _command(
-        verbs, "jobs list", "print jobs, the newest first", "jobs list --status failed --limit 100"
-    )
-    listed.add_argument("--status", choices=STATUSES, help="only those of one status")
-    listed.add_argument(
-        "--limit", type=_positive, default=20, metavar="N", help="how many at most (20)"
-    )
-    shown = _command(verbs, "jobs show", "print all that is known of a job", f"jobs show {a_job}")
-    retried = _command(
-        verbs, "jobs retry", "let a failed or canceled job begin anew", f"jobs retry {a_job}"
-    )
-    canceled = _command(verbs, "jobs cancel", "end an unfinished job", f"jobs cancel {a_job}")
+    purpose = "look at jobs, try them again, cancel or remove them"
+    verbs = _group(commands, "jobs", purpose, "list|show|retry|cancel|purge")
+    example = "jobs list --status failed --limit 100"
+    listed = _command(verbs, "jobs list", "print jobs, the newest first", example)
+    _add_limit(listed)
+    listed.add_argument("--status", choices=STATUSES, help="only jobs of this status")
+    shown = _command(verbs, "jobs show", "print all that is known of a job", f"jobs show {AN_ID}")
+    purpose = "make a failed or canceled job new"
+    retried = _command(verbs, "jobs retry", purpose, f"jobs retry {AN_ID}")
+    canceled = _command(verbs, "jobs cancel", "end an unfinished job", f"jobs cancel {AN_ID}")
     for job in (shown, retried, canceled):
         job.add_argument("id", metavar="ID", help="the job's id, as POST /submit told it")
-    purged = _command(
-        verbs, "jobs purge", "remove jobs that ended long ago", "jobs purge --older-than 30d"
-    )
+    purpose = "remove jobs that ended long ago"
+    purged = _command(verbs, "jobs purge", purpose, "jobs purge --older-than 30d")
     purged.add_argument(
         "--older-than",
         type=_age,
         required=True,
         metavar="AGE",
-        help="such as 30d, 12h, 15m or 45s; since they ended",
+        help="time since their end, such as 30d, 12h, 15m or 45s",
     )
-    for verb in (listed, shown, retried, canceled, purged):
-        _add_json(verb)
+
+
+def _add_mail(commands: Commands) -> None:
+    verbs = _group(commands, "mail", "try the delivery of mails", "test")
+    purpose = "send a mail and tell of each step"
+    test = _command(verbs, "mail test", purpose, "mail test you@example.org")
+    test.add_argument("address", metavar="ADDRESS", help="to whom")
+
+
+def _add_queue(commands: Commands) -> None:
+    verbs = _group(commands, "queue", "move to another database", "copy")
+    copy = _command(
+        verbs,
+        "queue copy",
+        "copy the jobs of another database into the configured one",
+        "queue copy /var/lib/md5light/md5light.sqlite3",
+    )
+    copy.add_argument(
+        "source",
+        metavar="DATABASE",
+        type=_value("queue", "database"),
+        help="an SQLite file, or postgresql://…; nobody may be using it",
+    )
+
+
+def _add_limit(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--limit", type=_positive, default=20, metavar="N", help="how many at most (20)"
+    )
+
+
+# --- parsers --------------------------------------------------------------------------------------
 
 
 def _parser(name: str, purpose: str, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        name, description=purpose, epilog=f"example: {example}", allow_abbrev=False
-    )
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="INI file (else $MD5LIGHT_CONFIG, /etc/md5light/config.ini)",
+        name,
+        description=purpose,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
+    _add_common(parser)
     return parser
 
 
 def _parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # rather than fail where the locale lacks a character
-    with _exit_code(parser):
-        return parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every locale has every character
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with exits.reported(parser.prog):
+        return parser.parse_args(namespace=argparse.Namespace(config=None, verbose=False))
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what is taken before, between and after the words: no default of one parser may beat it."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="INI file (else $MD5LIGHT_CONFIG, /etc/md5light/config.ini)",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="log everything"
+    )
 
 
 def _group(commands: Commands, name: str, purpose: str, verbs: str) -> Commands:
@@ -193,6 +213,7 @@ def _group(commands: Commands, name: str, purpose: str, verbs: str) -> Commands:
     group = commands.add_parser(
         name, help=purpose, description=_sentence(purpose), epilog=example, allow_abbrev=False
     )
+    _add_common(group)
     return group.add_subparsers(title="commands", required=True, metavar=verbs)
 
 
@@ -205,16 +226,36 @@ def _command(commands: Commands, name: str, purpose: str, example: str) -> argpa
         epilog=f"example: md5light {example}",
         allow_abbrev=False,
     )
+    _add_common(command)
+    command.add_argument("--json", action="store_true", help="print JSON, for scripts")
     command.set_defaults(run=name.replace(" ", "_"))
     return command
 
 
-def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print one line of JSON, for scripts")
-
-
 def _sentence(purpose: str) -> str:
     return f"{purpose[0].upper()}{purpose[1:]}."
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def _add_key(parser: argparse.ArgumentParser, section: str, key: str) -> None:
+    """Add the flag of a key of the configuration."""
+    meaning = config.description(section, key)["meaning"]
+    parser.add_argument(f"--{key}", type=_value(section, key), help=meaning)
+
+
+def _value(section: str, key: str) -> Callable[[str], Any]:
+    """Read an argument as the key of the configuration that it stands for."""
+    read = config.description(section, key)["read"]
+
+    def read_argument(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read_argument
 
 
 def _positive(text: str) -> int:
@@ -231,62 +272,3 @@ def _age(text: str) -> float:
             "must be a number and a unit, such as 30d, 12h, 15m or 45s"
         )
     return int(match[1]) * UNIT_SECONDS[match[2]]
-
-
-def _value(section: str, key: str) -> Callable[[str], Any]:
-    """Read an argument as the key of the configuration that it stands for."""
-    read = config.reader(section, key)
-
-    def read_argument(text: str) -> Any:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read_argument
-
-
-def _run(
-    parser: argparse.ArgumentParser,
-    arguments: argparse.Namespace,
-    run: Callable[[Config], bool | None],
-    **overrides: dict[str, object],
-) -> None:
-    """Load the configuration, lay the arguments over it, run, and exit with the code that says how it went."""
-    with _exit_code(parser):
-        loaded = config.load(arguments.config)
-        for section, values in overrides.items():
-            given = {key: value for key, value in values.items() if value is not None}
-            changed = dataclasses.replace(getattr(loaded, section), **given)
-            loaded = dataclasses.replace(loaded, **{section: changed})
-        logs.setup(loaded.log, verbose=arguments.verbose)
-        sys.exit(1 if run(loaded) is False else 0)
-
-
-@contextlib.contextmanager
-def _exit_code(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Tell in one line what went wrong within, and exit with the code that stands for it."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()  # what can't be written is told here
-    except ConfigError as error:
-        _complain(parser, error)
-        sys.exit(EXIT_CONFIG)
-    except Refused as error:
-        _complain(parser, error)
-        sys.exit(EXIT_USAGE)
-    except (Md5lightError, OSError) as error:
-        if isinstance(error, OSError):
-            # Standard output that takes no more: what is left of it shall not fail once more at the exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):  # as `| head` makes it: nobody reads on
-            _complain(parser, error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-
-
-def _complain(parser: argparse.ArgumentParser, error: Exception) -> None:
-    print(f"{parser.prog}: {error}", file=sys.stderr)

@@ -40,11 +40,6 @@ PATIENCE_SECONDS = STOP_SECONDS + 3
 #: how long the workers that are killed then may take to end
 KILLING_SECONDS = 5.0
 
-#: file descriptors of a worker process, and of each of its downloads: its connection, those kept
-#: for the next downloads, look-ups of names, and the database's files
-DESCRIPTORS = 64
-DESCRIPTORS_PER_THREAD = 16
-
 STOP = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -98,7 +93,7 @@ class Pool:
         database = open_database(config.queue.database, durable=False)
         database.close()
         log.info("database_opened", database=database.name)
-        _raise_descriptor_limit(DESCRIPTORS + DESCRIPTORS_PER_THREAD * config.worker.threads)
+        _raise_descriptor_limit(config.worker.descriptors)
         self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         #: a worker writes a byte here when it begins to work

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from md5light import __version__
+from md5light import __version__, config
 from tests.child import ROOT
 from tests.waiting import wait_until
 
@@ -75,13 +75,15 @@ Start = Callable[..., "Service"]
 class Service:
     """A command that works until it is told to stop; its log is in a file."""
 
-    def __init__(self, command: str, arguments: Sequence[str], cwd: Path) -> None:
+    def __init__(
+        self, command: str, arguments: Sequence[str], cwd: Path, environ: Mapping[str, str]
+    ) -> None:
         self._log = cwd / f"{command}.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *COMMANDS[command], *arguments],
                 cwd=cwd,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
@@ -109,8 +111,10 @@ class Service:
 def start_service(tmp_path: Path) -> Iterator[Start]:
     services: list[Service] = []
 
-    def start_service(command: str, *arguments: str) -> Service:
-        services.append(Service(command, arguments, tmp_path))
+    def start_service(
+        command: str, *arguments: str, environ: Mapping[str, str] | None = None
+    ) -> Service:
+        services.append(Service(command, arguments, tmp_path, environ or {}))
         return services[-1]
 
     yield start_service
@@ -178,6 +182,43 @@ def test_wrong_usage_exits_with_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "a.ini", "config", "show"],
+        ["config", "--config", "a.ini", "show"],
+        ["config", "show", "--config", "a.ini"],
+        ["--config", "none.ini", "config", "show", "-v", "--config", "a.ini"],
+    ],
+)
+def test_the_file_is_named_before_or_after_the_words(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text("[server]\nport = 1001\n")
+    done = run("md5light", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n# from a.ini\nport = 1001\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "section", "key"),
+    [
+        ("md5light-server", "server", "host"),
+        ("md5light-server", "server", "port"),
+        ("md5light-worker", "worker", "processes"),
+        ("md5light-worker", "worker", "threads"),
+    ],
+)
+def test_a_flag_has_the_meaning_of_its_key(
+    command: str, section: str, key: str, tmp_path: Path
+) -> None:
+    printed = run(command, "--help", cwd=tmp_path, COLUMNS="200").stdout
+    meaning = config.description(section, key)["meaning"]
+    assert re.search(rf"^ +--{key} [A-Z]+\s+{re.escape(meaning)}$", printed, re.MULTILINE)
+
+
+def test_the_help_of_the_server_submits_a_whole_url(tmp_path: Path) -> None:
+    assert '--data-urlencode "url=' in run("md5light-server", "--help", cwd=tmp_path).stdout
+
+
 # --- configuration ---------------------------------------------------------------------------------------------
 
 
@@ -197,6 +238,50 @@ def test_a_configuration_that_is_not_there_exits_with_78(command: str, tmp_path:
     done = run(command, *WORKING[command], cwd=tmp_path, MD5LIGHT_CONFIG="none.ini")
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr == f"{command}: none.ini: can't be read: No such file or directory\n"
+
+
+@every_command
+def test_a_wrong_variable_exits_with_78_and_one_line(command: str, tmp_path: Path) -> None:
+    variables = {
+        "MD5LIGHT_SERVER_PORT": "MD5LIGHT_SERVER_PORT: [server] port = x: must be a whole number ",
+        "MD5LIGHT_SERVER_PROT": "MD5LIGHT_SERVER_PROT: unknown variable; perhaps MD5LIGHT_SERVER_",
+    }
+    for name, problem in variables.items():
+        done = run(command, *WORKING[command], cwd=tmp_path, **{name: "x"})
+        assert (done.returncode, done.stdout) == (78, "")
+        assert done.stderr.startswith(f"{command}: {problem}")
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["md5light-server", "md5light-worker"])
+def test_a_flag_beats_the_environment(command: str, tmp_path: Path, start_service: Start) -> None:
+    flag = {"md5light-server": ["--port", "0"], "md5light-worker": ["--processes", "1"]}[command]
+    environ = {"MD5LIGHT_SERVER_PORT": "1", "MD5LIGHT_WORKER_PROCESSES": "7"}
+    service = start_service(command, *flag, environ=environ)
+    if command == "md5light-server":
+        assert service.logged(r"event=listening url=\"?http://127\.0\.0\.1:(\d+)\b")[1] != "1"
+    else:
+        assert service.logged(r"event=pool_started processes=(\d)")[1] == "1"
+    assert service.stop(signal.SIGTERM) == 0
+
+
+@every_command
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_closed_or_full_stream_changes_no_exit_code(
+    command: str, closing: str, tmp_path: Path
+) -> None:
+    program = [sys.executable, *COMMANDS[command]]
+    wrong = ["--config", "none.ini", *WORKING[command]]
+    for arguments, code in (["--version"], 0), (["--fly"], 2), (wrong, 78):
+        done = subprocess.run(
+            ["bash", "-c", f'exec "$@" {closing}', "bash", *program, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
 def test_config_check_names_the_file(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from md5light.config.keys import (
     ServerConfig,
     SmtpConfig,
     WorkerConfig,
+    description,
 )
-from md5light.config.reading import DEFAULT_FILE, find, load, reader
-from md5light.config.showing import MASK, show
+from md5light.config.reading import DEFAULT_FILE, find, load
+from md5light.config.showing import MASK, masked, show, shown
 from md5light.config.values import Network, Ports, http_url
 
 __all__ = [
@@ -27,9 +28,11 @@ __all__ = [
     "ServerConfig",
     "SmtpConfig",
     "WorkerConfig",
+    "description",
     "find",
     "http_url",
     "load",
-    "reader",
+    "masked",
     "show",
+    "shown",
 ]

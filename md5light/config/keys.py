@@ -20,6 +20,11 @@ T = TypeVar("T")
 #: the default of `user_agent`
 USER_AGENT = f"md5light/{__version__}"
 
+#: file descriptors of a worker process, and of each of its downloads: its connection, those kept
+#: for later, and its share of the database's
+DESCRIPTORS = 64
+DESCRIPTORS_PER_THREAD = 16
+
 
 def _key(
     read: Callable[[str], T],
@@ -121,6 +126,11 @@ class WorkerConfig:
         "8",
         "downloads at once from one host, over all processes and machines; 0: no limit",
     )
+
+    @property
+    def descriptors(self) -> int:
+        """File descriptors that a worker process may need."""
+        return DESCRIPTORS + DESCRIPTORS_PER_THREAD * self.threads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,3 +263,9 @@ SECTIONS: dict[str, Any] = {
     "smtp": SmtpConfig,
     "log": LogConfig,
 }
+
+
+def description(section: str, key: str) -> Mapping[str, Any]:
+    """Return how a key is described: `read`, `default`, `meaning`, `secret`, `path`."""
+    (field,) = (field for field in dataclasses.fields(SECTIONS[section]) if field.name == key)
+    return field.metadata

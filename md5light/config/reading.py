@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,6 @@ def find(
     except OSError:  # such as a folder closed to us: reading it says so, the defaults would hide it
         return default_file
     return default_file
-
-
-def reader(section: str, key: str) -> Callable[[str], Any]:
-    """Return the reader of a key's value: its ValueError says what was expected."""
-    fields = {field.name: field for field in dataclasses.fields(SECTIONS[section])}
-    read: Callable[[str], Any] = fields[key].metadata["read"]
-    return read
 
 
 def _merged(file: Settings, environment: Settings) -> Settings:

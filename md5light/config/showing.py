@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from md5light.config.keys import SECTIONS, Config
 from md5light.config.values import written
@@ -20,17 +23,33 @@ SECRET_WORDS = ("pass", "pw", "secret", "token")
 UNREADABLE = re.compile(r"^\w+\s*=.*|(?<=://)(?=.*[@=]|[^/?#]*:(?!\d*(?:[/?#,]|$))).*")
 
 
+class Shown(NamedTuple):
+    """One value as it is shown."""
+
+    section: str
+    key: str
+    value: str
+    #: file or variable that it stands in; empty: the default
+    source: str
+
+
+def shown(config: Config) -> Iterator[Shown]:
+    """Give all values in the order of the sections, with secrets masked."""
+    for name, section in SECTIONS.items():
+        for field in dataclasses.fields(section):
+            value = getattr(getattr(config, name), field.name)
+            text = MASK if field.metadata["secret"] and value else masked(written(value))
+            yield Shown(name, field.name, text, config.sources.get((name, field.name), ""))
+
+
 def show(config: Config) -> str:
     """Write `config` as an INI file, with secrets masked and the source of what is no default."""
     lines = ["# A value without a source is the default."]
-    for name, section in SECTIONS.items():
-        lines += ["", f"[{name}]"]
-        for field in dataclasses.fields(section):
-            value = getattr(getattr(config, name), field.name)
-            shown = MASK if field.metadata["secret"] and value else masked(written(value))
-            if source := config.sources.get((name, field.name)):
-                lines.append(f"# from {source}")
-            lines.append(f"{field.name} = {shown}".rstrip())
+    for section, values in itertools.groupby(shown(config), key=lambda value: value.section):
+        lines += ["", f"[{section}]"]
+        for value in values:
+            lines += [f"# from {value.source}"] * bool(value.source)
+            lines.append(f"{value.key} = {value.value}".rstrip())
     return "\n".join(lines)
 
 

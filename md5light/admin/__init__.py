@@ -1,0 +1,19 @@
+"""The administration: what `md5light` does, each command a function of its name."""
+
+from md5light.admin.check import config_check, config_show
+from md5light.admin.database import queue_copy, stats
+from md5light.admin.jobs import jobs_cancel, jobs_list, jobs_purge, jobs_retry, jobs_show
+from md5light.admin.mails import mail_test
+
+__all__ = [
+    "config_check",
+    "config_show",
+    "jobs_cancel",
+    "jobs_list",
+    "jobs_purge",
+    "jobs_retry",
+    "jobs_show",
+    "mail_test",
+    "queue_copy",
+    "stats",
+]

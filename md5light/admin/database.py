@@ -1,0 +1,79 @@
+"""`md5light queue …` and `md5light stats`: the database as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from md5light.admin.access import opened
+from md5light.admin.output import flattened, print_json, print_table
+from md5light.config import Config, masked
+from md5light.errors import NotDone
+from md5light.queue import open_database
+from md5light.queue.copy import copy
+from md5light.queue.totals import Snapshot, Totals
+
+
+def queue_copy(config: Config, arguments: argparse.Namespace) -> None:
+    """Copy the jobs of another database into the configured one."""
+    if _is_same(arguments.source, config.queue.database):
+        raise NotDone(f"{masked(arguments.source)} is the database that the jobs go to")
+    jobs = copied = 0
+    with (
+        contextlib.closing(open_database(arguments.source, durable=False, create=False)) as source,
+        contextlib.closing(open_database(config.queue.database, durable=True)) as target,
+    ):
+        for found, new in copy(source, target):
+            jobs, copied = jobs + found, copied + new
+    if arguments.json:
+        print_json({"copied": copied, "present": jobs - copied})
+    else:
+        print(f"{copied} of {jobs} jobs copied, {jobs - copied} were there already")
+
+
+def stats(config: Config, arguments: argparse.Namespace) -> None:
+    """Print what goes on, and the counts since the database was made."""
+    with opened(config) as database:
+        counted = _counted(Totals(database).snapshot())
+    if arguments.json:
+        print_json(counted)
+    else:
+        print_table(flattened(counted))
+
+
+def _is_same(one: str, other: str) -> bool:
+    files = Path(one), Path(other)
+    return one == other or (all(file.exists() for file in files) and files[0].samefile(files[1]))
+
+
+def _counted(snapshot: Snapshot) -> dict[str, object]:
+    """Give a snapshot the form that is printed."""
+    failures = {
+        code: jobs
+        for (status, code), jobs in sorted(snapshot.finished.items())
+        if status == "failed"
+    }
+    jobs = sum(snapshot.durations.values())
+    return {
+        "unfinished": {
+            status: snapshot.unfinished.get(status, 0) for status in ("queued", "running")
+        },
+        "oldest_waiting_seconds": round(snapshot.oldest_waiting_seconds, 3),
+        "finished": {
+            "done": snapshot.finished.get(("done", ""), 0),
+            "failed": sum(failures.values()),
+            "canceled": snapshot.finished.get(("canceled", ""), 0),
+        },
+        "failures": failures,
+        "mean_seconds": round(snapshot.duration_seconds / jobs, 3) if jobs else None,
+        "hashed_bytes": snapshot.hashed_bytes,
+        "mails": {
+            "waiting": snapshot.mails_waiting,
+            "sent": snapshot.mails.get("sent", 0),
+            "failed": snapshot.mails.get("failed", 0),
+        },
+        "workers": snapshot.workers_alive,
+        "last_worker_sign_seconds": snapshot.last_sign_seconds
+        and round(snapshot.last_sign_seconds, 3),
+    }

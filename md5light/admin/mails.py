@@ -1,0 +1,64 @@
+"""`md5light mail …`: owed mails and their delivery."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+
+from md5light.admin.output import print_json
+from md5light.config import Config
+from md5light.errors import Failure, NotDone
+from md5light.mail.addresses import check_address
+from md5light.mail.mailer import Mailer
+from md5light.mail.messages import compose_test
+from md5light.text import visible
+
+
+class _Steps:
+    """The steps of a delivery, each printed when the next one begins."""
+
+    def __init__(self, *, in_json: bool) -> None:
+        self._in_json = in_json
+        self._results: list[dict[str, str]] = []
+        #: the step that goes on
+        self.name = ""
+
+    def begin(self, name: str) -> None:
+        if self.name:
+            self.end("ok")
+        self.name = name
+
+    def end(self, result: str) -> None:
+        self._results.append({"step": self.name, "result": result})
+        if not self._in_json:
+            print(f"{self.name:<10}  {visible(result)}", flush=True)
+
+    def close(self, *, delivered: bool) -> None:
+        if self._in_json:
+            print_json({"delivered": delivered, "steps": self._results})
+
+
+def mail_test(config: Config, arguments: argparse.Namespace) -> None:
+    """Send a mail and print each step.
+
+    The server's words may hold the address, so they go to standard output, not to the log.
+    """
+    to_maildir = not config.smtp.host
+    local_domains = config.smtp.local_domains or to_maildir
+    recipient = check_address(arguments.address, local_domains=local_domains)
+    steps = _Steps(in_json=arguments.json)
+    with contextlib.closing(Mailer(config.smtp)) as mailer:
+        try:
+            mailer.send(compose_test(config.smtp, recipient), recipient, steps.begin)
+        except Failure as failure:
+            steps.end(f"failed: {failure.message} {failure.detail}".rstrip())
+            steps.close(delivered=False)
+            raise NotDone(f"the mail was not delivered: {steps.name} failed") from None
+    steps.end("ok")
+    steps.close(delivered=True)
+    if arguments.json:
+        return
+    if to_maildir:
+        print(f"The mail is kept in {config.smtp.maildir}, since [smtp] host is empty.")
+    else:
+        print(f"{config.smtp.host} has taken the mail over.")
