@@ -36,7 +36,7 @@ def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
     assert job is not None  # noqa: S101 - a job whose mail is owed is not purged
     ended = datetime.fromtimestamp(int(job.finished_at or 0), timezone.utc)
     message = _message(
-        f"md5light: {job.status}: {_name(job.url)}",
+        f"md5light: {job.status}: {_name(job)}",
         [
             *(_done(job) if job.status == "done" else _failed(job)),
             f"When:   {ended:%Y-%m-%d %H:%M:%S} UTC",
@@ -120,12 +120,10 @@ def _contact(config: SmtpConfig) -> str:
     return f"postmaster@{_domain(config)}"
 
 
-def _name(url: str) -> str:
+def _name(job: Job) -> str:
     """Name a file by the last part of its URL's path, else by the host."""
-    host, *parts = re.split(r"[?#]", url)[0].partition("://")[2].rstrip("/").split("/")
-    host = re.sub(r"^.*@|:\d+$", "", host)
-    name = _safe(urllib.parse.unquote(parts[-1])) if parts else ""
-    return name or _safe(host)
+    _, *parts = re.split(r"[?#]", job.url)[0].partition("://")[2].rstrip("/").split("/")
+    return (_safe(urllib.parse.unquote(parts[-1])) if parts else "") or _safe(job.host)
 
 
 def _safe(text: str) -> str:
