@@ -10,6 +10,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from md5light.errors import PermanentFailure
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import ALIVE_SECONDS, Totals
@@ -101,6 +102,19 @@ def test_the_oldest_waiting_job_has_its_age(
     read = parsed(render(Totals(database).snapshot()))
     assert read["md5light_oldest_waiting_seconds"] == seconds
     assert read["md5light_jobs{status=queued}"] == 2
+
+
+def test_a_clock_that_was_set_back_makes_no_sum_negative(
+    database: Database, queue: Queue, clock: Clock
+) -> None:
+    queue.submit("http://files.example.com/a", "files.example.com")
+    job = queue.claim("w1")
+    assert job is not None
+    clock.pass_(-1000)
+    queue.settle(job, PermanentFailure("http_status", "The server answered with status 404."))
+    read = parsed(render(Totals(database).snapshot()))
+    assert read["md5light_jobs_finished_total{status=failed,code=http_status}"] == 1
+    assert read["md5light_job_duration_seconds_sum"] == 0
 
 
 @pytest.mark.parametrize("file", ["alerts.yml", "dashboard.json"])

@@ -48,6 +48,10 @@ def test_the_server_hands_the_document_out(service: Service) -> None:
     assert answer.headers["Content-Type"] == "application/json"
 
 
+def test_the_document_shows_how_a_url_is_sent_whole() -> None:
+    assert "curl --data-urlencode" in DOCUMENT["paths"]["/submit"]["post"]["description"]
+
+
 def test_every_route_is_described(service: Service) -> None:
     for path, methods in DOCUMENT["paths"].items():
         answer = requests.request("PATCH", service.url + path.format(id="x"), timeout=10)
@@ -86,7 +90,12 @@ def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
             check("/jobs/{id}", "delete", canceled)
     for path in ("/healthz", "/readyz", "/check"):
         get(path, path)
-    for data in ({}, {"url": "http://127.1/"}, {"url": b"a" * 70_000}):
+    for data in (
+        {},
+        {"url": "http://127.1/"},
+        {"url": "http://a/", "b": "2"},
+        {"url": b"a" * 10**5},
+    ):
         check("/submit", "post", requests.post(f"{service.url}/submit", data=data, timeout=10))
     foreign = requests.post(
         f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10

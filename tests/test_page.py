@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 import subprocess
 import sys
@@ -747,6 +748,48 @@ def test_every_code_has_its_words_and_an_unknown_one_its_message() -> None:
         for code in REASONS:
             assert "{" not in language.reason(code, "The server answered with status 404.")
         assert language.reason("new_code", "It {broke}.") == "It {broke}."
+
+
+@pytest.mark.parametrize(
+    ("url", "final_url", "shown"),
+    [
+        ("HTTP://Example.com:80/a#b", "http://example.com/a", False),
+        ("http://example.com", "http://example.com/", False),
+        ("http://example.com/a/../é", "http://example.com/%C3%A9", False),
+        ("http://example.com/a", "https://example.com/a", True),
+        ("http://example.com/a", "http://example.com/b", True),
+    ],
+)
+def test_a_redirect_is_one_to_another_url(
+    queue: Queue, url: str, final_url: str, shown: bool
+) -> None:
+    job = queue.get(queue.submit(url, "example.com"))
+    assert job is not None
+    facts = make_card(job._replace(final_url=final_url), LANGUAGES["en"], job.created_at).facts
+    assert (("Redirected to", final_url) in facts) == shown
+    assert ("Redirected to" in dict(facts)) == shown
+
+
+def test_a_canceled_job_is_told_as_the_api_tells_it(queue: Queue) -> None:
+    job_id = queue.submit("http://example.com/a", "example.com")
+    queue.cancel(job_id)
+    job = queue.get(job_id)
+    assert job is not None
+    assert make_card(job, LANGUAGES["en"], job.created_at).reason == "The job was canceled."
+
+
+def test_the_command_line_is_shown_with_the_services_address(service: Service) -> None:
+    page = requests.get(service.url, headers={"Accept": BROWSER_ACCEPT}, timeout=10).text
+    text = html.unescape(page)
+    assert f'curl --data-urlencode "url=https://…" {service.url}/submit' in text
+
+
+def test_a_refused_site_is_told_what_to_set(service: Service) -> None:
+    headers = {"Accept": BROWSER_ACCEPT, "Origin": "https://md5.example.org"}
+    answer = requests.post(f"{service.url}/submit", headers=headers, timeout=10)
+    assert answer.status_code == 403
+    for word in ("https://md5.example.org", service.url.removeprefix("http://"), "base_url"):
+        assert word in answer.text
 
 
 @pytest.mark.parametrize(

@@ -262,12 +262,15 @@ def test_a_job_is_canceled_once(service: Service) -> None:
     )
     again = requests.delete(f"{service.url}/jobs/{job_id}", timeout=10)
     assert (again.status_code, error_code(again)) == (409, "job_finished")
+    error = {"code": "canceled", "message": "The job was canceled."}
+    assert answer.json()["error"] == service.job(job_id)["error"] == error
     check = service.check(job_id)
     assert (check.status_code, check.json()["status"], check.json()["error"]["code"]) == (
         424,
         "failed",
         "canceled",
     )
+    assert check.json()["error"] == error
 
 
 def test_health_and_readiness(service: Service) -> None:
