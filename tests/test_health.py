@@ -48,7 +48,7 @@ def test_a_missing_worker_is_told_once_and_its_return_once(
     for _ in range(3):
         health.look()
     assert (health.no_worker, events(caplog)) == (True, ["no_worker"])
-    Totals(database).sign("w1")
+    Totals(database).heartbeat("w1")
     for _ in range(3):
         health.look()
     assert (health.no_worker, events(caplog)) == (False, ["no_worker", "worker_returned"])
@@ -57,7 +57,7 @@ def test_a_missing_worker_is_told_once_and_its_return_once(
 def test_a_worker_that_vanished_with_its_job_is_missed(
     health: Health, database: Database, queue: Queue, clock: Clock
 ) -> None:
-    Totals(database).sign("w1")
+    Totals(database).heartbeat("w1")
     queue.submit(URL, "files.example.com")
     assert queue.claim("w1")
     clock.pass_(ALIVE_SECONDS - 1)

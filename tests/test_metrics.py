@@ -10,9 +10,10 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from md5light.errors import PermanentFailure
+from md5light.errors import PermanentFailure, TemporaryFailure
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
+from md5light.queue.outbox import Outbox
 from md5light.queue.totals import ALIVE_SECONDS, Totals
 from md5light.web.metrics import render
 from tests.conftest import Clock
@@ -115,6 +116,23 @@ def test_a_clock_that_was_set_back_makes_no_sum_negative(
     read = parsed(render(Totals(database).snapshot()))
     assert read["md5light_jobs_finished_total{status=failed,code=http_status}"] == 1
     assert read["md5light_job_duration_seconds_sum"] == 0
+
+
+def test_a_mail_that_fails_for_a_day_is_counted(
+    database: Database, queue: Queue, outbox: Outbox, clock: Clock
+) -> None:
+    queue.submit("http://files.example.com/a", "files.example.com", "ann@example.com")
+    job = queue.claim("w1")
+    assert job is not None
+    queue.settle(job, PermanentFailure("http_status", "The server answered with status 404."))
+    mail = outbox.claim("w1")
+    assert mail is not None
+    outbox.failed(mail, TemporaryFailure("connection_failed", "The mail server did not answer."))
+    for seconds, failing in ((86_000, 0), (401, 1)):
+        clock.pass_(seconds)
+        read = parsed(render(Totals(database).snapshot()))
+        assert read["md5light_mails_failing"] == failing
+    assert read["md5light_oldest_mail_seconds"] == 86_401
 
 
 @pytest.mark.parametrize("file", ["alerts.yml", "dashboard.json"])

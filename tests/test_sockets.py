@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from md5light.web.sockets import ListenError, listening_sockets, url_of
+from md5light.errors import ListenError
+from md5light.web.sockets import listening_sockets, url_of
 from tests.service import Command, Service
 
 AddressInfo = tuple[socket.AddressFamily, int, int, str, tuple[object, ...]]

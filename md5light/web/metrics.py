@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from md5light import __version__
 from md5light.queue.totals import BUCKETS, Snapshot
@@ -13,18 +13,25 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Sample = tuple[str, float]
 
+#: name, type, meaning and samples
+Family = tuple[str, str, str, "Sequence[Sample]"]
+
 
 def render(snapshot: Snapshot) -> str:
-    """Write `snapshot` as Prometheus reads it (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
-    version = f'{{version="{__version__}",python="{platform.python_version()}"}}'
-    families: list[tuple[str, str, str, list[Sample]]] = [
+    """Write `snapshot` in the text format.
+
+    https://prometheus.io/docs/instrumenting/exposition_formats/ describes it.
+    """
+    families = [*_job_families(snapshot), *_mail_families(snapshot), *_process_families(snapshot)]
+    lines = [line for family in families for line in _family(*family)]
+    return "\n".join([*lines, *_durations(snapshot), ""])
+
+
+def _job_families(snapshot: Snapshot) -> list[Family]:
+    oldest = [("", snapshot.oldest_waiting_seconds)]
+    return [
         ("jobs", "gauge", "Unfinished jobs by status.", _unfinished(snapshot.unfinished)),
-        (
-            "oldest_waiting_seconds",
-            "gauge",
-            "Age of the job that has waited longest.",
-            [("", snapshot.oldest_waiting_seconds)],
-        ),
+        ("oldest_waiting_seconds", "gauge", "Age of the job that has waited longest.", oldest),
         (
             "jobs_finished_total",
             "counter",
@@ -35,15 +42,27 @@ def render(snapshot: Snapshot) -> str:
             "hashed_bytes_total",
             "counter",
             "Bytes of done downloads.",
-            [("", max(0, snapshot.hashed_bytes))],
+            [("", snapshot.hashed_bytes)],
         ),
+    ]
+
+
+def _mail_families(snapshot: Snapshot) -> list[Family]:
+    failing, oldest = [("", snapshot.mails_failing)], [("", snapshot.oldest_mail_seconds)]
+    return [
         ("mails_total", "counter", "Mails by result.", _mails(snapshot.mails)),
-        ("mails_waiting", "gauge", "Mails that are owed.", [("", snapshot.mails_waiting)]),
+        ("mails_waiting", "gauge", "Mails to be sent.", [("", snapshot.mails_waiting)]),
+        ("mails_failing", "gauge", "Mails that have failed for more than a day.", failing),
+        ("oldest_mail_seconds", "gauge", "Age of the mail that has waited longest.", oldest),
+    ]
+
+
+def _process_families(snapshot: Snapshot) -> list[Family]:
+    version = f'{{version="{__version__}",python="{platform.python_version()}"}}'
+    return [
         ("workers", "gauge", "Worker processes alive.", [("", snapshot.workers_alive)]),
         ("build_info", "gauge", "Version of the program.", [(version, 1)]),
     ]
-    lines = [line for family in families for line in _family(*family)]
-    return "\n".join([*lines, *_durations(snapshot), ""])
 
 
 def _family(name: str, kind: str, meaning: str, samples: Iterable[Sample]) -> list[str]:
