@@ -173,10 +173,10 @@ def peak(chunks: Iterable[bytes]) -> int:
 @pytest.mark.parametrize(
     ("head", "chunk"),
     [
-        ("http://h/a\n", b"\n" * 10_000),
+        ("http://h/a\n", b"\n" * 3_000),
         ("http://h/a\n", b"a" * 65536),
         ("url,name\n", b'http://h/a,"' + b"b" * 30000 + b"\n"),
-        ("url,name\n", b"\n" * 10_000),
+        ("url,name\n", b"\n" * 3_000),
         ('[{"url":"http://h/a"}', b' , {"url":"http://h/a"}' * 500),
         ("", b"# comment\n\n" * 2000),
     ],
@@ -214,6 +214,7 @@ def test_spellings_of_a_digest(algorithm: str) -> None:
         digest,
         digest.upper(),
         base64_of(digest),
+        base64_of(digest).replace("+", "-").replace("/", "_"),
         f"{algorithm}:{digest}",
         f"{algorithm.upper()}:{digest.upper()}",
         f"{algorithm}-{base64_of(digest)}",

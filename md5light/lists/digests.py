@@ -23,6 +23,7 @@ _SPELLINGS = {spelling: spelling for spelling in ALGORITHMS} | {
     "sha2-256": "sha256",
     "sha2-512": "sha512",
 }
+_STANDARD_ALPHABET = str.maketrans("-_", "+/")
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 _PREFIXED = re.compile(rf"({'|'.join(_SPELLINGS)})[:-](.+)", re.IGNORECASE | re.ASCII)
 
@@ -64,6 +65,7 @@ def _decode(text: str) -> str:
     if len(text) in _BY_DIGITS and _HEX.fullmatch(text):
         return text.lower()
     try:
-        return base64.b64decode(text, validate=True).hex()
+        # rclone writes the alphabet that is safe in URLs (RFC 4648, 5)
+        return base64.b64decode(text.translate(_STANDARD_ALPHABET), validate=True).hex()
     except ValueError:
         return ""

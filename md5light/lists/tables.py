@@ -100,7 +100,7 @@ class _Lines:
 
     def __next__(self) -> str:
         number, raw = next(self._numbered)
-        while not self._texts and raw.startswith(b"# "):
+        while not self._texts and (raw in (b"", b"\r") or raw.startswith(b"# ")):
             number, raw = next(self._numbered)
         self.number = self.number or number
         try:
