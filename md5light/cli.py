@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import io
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ def worker() -> None:
 
 def main() -> None:
     """Run `md5light`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a KeyboardInterrupt, from here on
     parser = _parser("md5light", "Administer md5light.", "md5light jobs list --status failed")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_config(commands)

@@ -17,7 +17,7 @@ from typing import NoReturn
 from md5light.config import Config
 from md5light.download.guard import OwnAddresses
 from md5light.errors import DatabaseError, OwnAddressesUnknown
-from md5light.logs import Log
+from md5light.logs import Log, Outage
 from md5light.notify import Watchdog, notify, stopping
 from md5light.queue import listen, open_database
 from md5light.queue.jobs import Queue
@@ -94,6 +94,7 @@ class Pool:
         database.close()
         log.info("database_opened", database=database.name)
         _raise_descriptor_limit(config.worker.descriptors)
+        self._database_outage = Outage(log, "database_unavailable", "database_available")
         self._listener = listen(config.queue.database)
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         #: a worker writes a byte here when it begins to work
@@ -187,18 +188,20 @@ class Pool:
         """Give back what a dead worker had claimed; returns how many jobs and mails that were."""
         try:
             database = open_database(self._config.queue.database, durable=False)
-        except DatabaseError as error:  # its claims run out with their lease
-            log.error("database_unavailable", reason=error)
-            return 0
+        except DatabaseError as error:
+            self._database_outage.fail(reason=error)
+            return 0  # its claims run out with their lease
         try:
             Totals(database).deregister(name)
             mails = Outbox.configured(database, self._config).free(name)
-            return mails + Queue.configured(database, self._config).free(name)
+            freed = mails + Queue.configured(database, self._config).free(name)
         except DatabaseError as error:
-            log.error("database_unavailable", reason=error)
+            self._database_outage.fail(reason=error)
             return 0
         finally:
             database.close()
+        self._database_outage.succeed()
+        return freed
 
     def _stop(self, watchdog: Watchdog) -> bool:
         """End the workers; True when none had to be killed."""

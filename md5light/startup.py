@@ -1,7 +1,8 @@
 """What a command does before anything else. md5light.cli imports this first, for its effects.
 
-* SIGTERM ends a command that has not got far enough to handle it, also as PID 1, for which the
-  kernel drops signals without a handler (pid_namespaces(7)). SIGINT does so without a traceback.
+* SIGTERM and SIGINT end a command that has not got far enough to do more, at once and without a
+  traceback, also as PID 1, for which the kernel drops signals without a handler
+  (pid_namespaces(7)).
 * Closed standard streams become /dev/null. Otherwise the next file that is opened would get the
   number of one, and log lines would be written into that file.
 * What can't be written to standard error is dropped: a full disk or a log reader that died must
@@ -14,7 +15,7 @@ import io
 import os
 import signal
 import sys
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 #: what a shell adds to a signal's number in the exit code
@@ -32,12 +33,8 @@ class _StandardError(io.FileIO):
 
 
 def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal() passes both
-    sys.exit(SIGNALED + number)
-
-
-def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
+    # Not by an exception: where a module is being imported, that may become an ImportError.
+    os._exit(SIGNALED + number)
 
 
 def _open_closed_streams() -> None:
@@ -58,7 +55,7 @@ def _lossy_stderr() -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, encoding, errors="backslashreplace", write_through=True)
 
 
-signal.signal(signal.SIGTERM, _exit)
-sys.excepthook = _show
+for stop in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(stop, _exit)
 _open_closed_streams()
 sys.stderr = _lossy_stderr()
