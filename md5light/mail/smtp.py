@@ -9,7 +9,6 @@ import re
 import smtplib
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 
@@ -40,10 +39,10 @@ WANTS_STARTTLS = " Ports 587 and 25 usually want [smtp] security = starttls."
 
 
 class Smtp:
-    """The configured mail server, with one session kept for many mails; replies.py says what a
-    refusal means, and each other failure is temporary.
+    """The configured mail server, with one session kept for many mails.
 
-    One thread delivers; `stop` may be called from any.
+    One thread delivers; `stop` may be called from any. replies.py says what a refusal means; each
+    other failure is temporary.
     """
 
     def __init__(self, config: SmtpConfig) -> None:
@@ -96,7 +95,7 @@ class Smtp:
         self._interrupt = interrupt = Interrupt()
         if self._stopped:
             raise _stopped()
-        late = TemporaryFailure("timed_out", "The whole exchange took the mail server too long.")
+        late = TemporaryFailure("timed_out", "The mail server took too long for all steps.")
         try:
             with self._deadlines.watch(lambda: interrupt.end(late)):
                 yield
@@ -136,7 +135,7 @@ class Smtp:
             self._smtp = None
 
     def _broken(self, error: OSError) -> TemporaryFailure:
-        """Say how a connection ended that neither side meant to end."""
+        """Return the failure that an error of the connection means."""
         # smtplib hides a TimeoutError behind an error of its own.
         if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
             code, message = "timed_out", "The mail server was silent for too long."
@@ -174,16 +173,7 @@ class Smtp:
 
     def _look_up(self) -> list[dial.AddressInfo]:
         self._begin("name")
-
-        def look_up() -> list[dial.AddressInfo]:
-            host, port = self._config.host, self._config.port
-            try:
-                return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError):  # the latter where the text can't be a name
-                problem = "The name of the mail server can't be looked up; see [smtp] host."
-                raise TemporaryFailure("name_not_found", problem) from None
-
-        return self._lookups.run(look_up, self._config.timeout, self._interrupt)
+        return _look_up(self._config, self._lookups, self._config.timeout, self._interrupt)
 
     def _connect(self, addresses: list[dial.AddressInfo]) -> socket.socket:
         self._begin("connection")
@@ -221,25 +211,34 @@ class Smtp:
 
 
 def unreachable(config: SmtpConfig, seconds: float) -> str:
-    """Tell what keeps a connection from the mail server, after `seconds` at most; empty: nothing.
+    """Tell what keeps a connection from the mail server; empty: nothing.
 
-    Nothing is sent to it.
+    The look-up of its name and the connection take `seconds` each, at most. Nothing is sent.
     """
-    problem = "The mail server does not answer."
+    interrupt = Interrupt()
+    try:
+        addresses = _look_up(config, Lookups(1), seconds, interrupt)
+        dial.connect(addresses, seconds, interrupt).close()
+    except Failure as failure:
+        return failure.message
+    except OSError as error:
+        return error.strerror or "The mail server does not answer."
+    return ""
 
-    def connect() -> None:
-        nonlocal problem
+
+def _look_up(
+    config: SmtpConfig, lookups: Lookups, seconds: float, interrupt: Interrupt
+) -> list[dial.AddressInfo]:
+    """Return the addresses of the mail server."""
+
+    def look_up() -> list[dial.AddressInfo]:
         try:
-            socket.create_connection((config.host, config.port), seconds).close()
-            problem = ""
-        except (OSError, UnicodeError) as error:
-            problem = f"{getattr(error, 'strerror', None) or error}"
+            return socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # the latter where the text can't be a name
+            problem = "The name of the mail server can't be looked up; see [smtp] host."
+            raise TemporaryFailure("name_not_found", problem) from None
 
-    # A thread of its own: the system's resolver decides how long the look-up of a name takes.
-    connecting = threading.Thread(target=connect, daemon=True)
-    connecting.start()
-    connecting.join(seconds)
-    return problem
+    return lookups.run(look_up, seconds, interrupt)
 
 
 def _require(reply: Reply, asked: str, code: str = "refused") -> None:
