@@ -126,13 +126,16 @@ def _add_jobs(commands: Commands) -> None:
     example = "jobs list --status failed --limit 100"
     listed = _command(verbs, "jobs list", "print jobs, the newest first", example)
     _add_limit(listed)
-    listed.add_argument("--status", choices=STATUSES, help="only jobs of this status")
-    shown = _command(verbs, "jobs show", "print all that is known of a job", f"jobs show {AN_ID}")
-    purpose = "make a failed or canceled job new"
-    retried = _command(verbs, "jobs retry", purpose, f"jobs retry {AN_ID}")
-    canceled = _command(verbs, "jobs cancel", "end an unfinished job", f"jobs cancel {AN_ID}")
-    for job in (shown, retried, canceled):
-        job.add_argument("id", metavar="ID", help="the job's id, as POST /submit told it")
+    _add_filters(listed, STATUSES)
+    purpose = "print all that is known of jobs"
+    shown = _command(verbs, "jobs show", purpose, f"jobs show {AN_ID}")
+    _add_ids(shown)
+    purpose = "make failed or canceled jobs new"
+    retried = _command(verbs, "jobs retry", purpose, "jobs retry --status failed --code timed_out")
+    _add_filters(retried, ("failed", "canceled"))
+    _add_ids(retried, nargs="*")
+    canceled = _command(verbs, "jobs cancel", "end unfinished jobs", f"jobs cancel {AN_ID[:8]}")
+    _add_ids(canceled)
     purpose = "remove jobs that ended long ago"
     purged = _command(verbs, "jobs purge", purpose, "jobs purge --older-than 30d")
     purged.add_argument(
@@ -145,7 +148,18 @@ def _add_jobs(commands: Commands) -> None:
 
 
 def _add_mail(commands: Commands) -> None:
-    verbs = _group(commands, "mail", "try the delivery of mails", "test")
+    purpose = "look at mails, send them again, try their delivery"
+    verbs = _group(commands, "mail", purpose, "list|retry|test")
+    purpose = "print owed mails, the newest first"
+    listed = _command(verbs, "mail list", purpose, "mail list --status failed")
+    _add_limit(listed)
+    listed.add_argument(
+        "--status", choices=("waiting", "sent", "failed"), help="only mails of this status"
+    )
+    retried = _command(verbs, "mail retry", "make failed mails new", "mail retry --failed")
+    which = retried.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", metavar="ID", nargs="?", help="the job that the mail tells of")
+    which.add_argument("--failed", action="store_true", help="all failed mails")
     purpose = "send a mail and tell of each step"
     test = _command(verbs, "mail test", purpose, "mail test you@example.org")
     test.add_argument("address", metavar="ADDRESS", help="to whom")
@@ -165,6 +179,21 @@ def _add_queue(commands: Commands) -> None:
         type=_value("queue", "database"),
         help="an SQLite file, or postgresql://…; nobody may be using it",
     )
+
+
+def _add_ids(command: argparse.ArgumentParser, nargs: str = "+") -> None:
+    command.add_argument(
+        "ids",
+        metavar="ID",
+        nargs=nargs,
+        help="id of a job, or an unambiguous beginning of at least 8 characters",
+    )
+
+
+def _add_filters(command: argparse.ArgumentParser, statuses: tuple[str, ...]) -> None:
+    command.add_argument("--status", choices=statuses, help="only jobs of this status")
+    command.add_argument("--code", help="only jobs with this error code, such as timed_out")
+    command.add_argument("--host", help="only jobs of this host, such as files.example.org")
 
 
 def _add_limit(command: argparse.ArgumentParser) -> None:

@@ -130,6 +130,21 @@ def describe(job: Job) -> dict[str, object]:
     }
 
 
+def describe_mail(mail: Mail) -> dict[str, object]:
+    """Return what an administrator may know of a mail, so not its address."""
+    error = {"code": mail.error_code, "message": mail.error_message}
+    return {
+        "kind": mail.kind,
+        "id": mail.subject,
+        "status": mail.status,
+        "attempts": mail.attempts,
+        "next_attempt_at": _time(mail.due_at),
+        "error": error if mail.error_code else None,
+        "created_at": _time(mail.created_at),
+        "finished_at": _time(mail.finished_at),
+    }
+
+
 def error_of(job: Job) -> dict[str, str | None] | None:
     """Return why a job, or its latest attempt, has not succeeded; None where nothing is wrong."""
     if job.status == "canceled":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
 import re
 import socket
 import stat
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from md5light import admin, config
+from md5light.admin import output
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
 from md5light.job import STATUSES, Hashed, describe
@@ -145,6 +147,8 @@ COMMANDS = [
     "jobs purge",
     "queue copy",
     "stats",
+    "mail list",
+    "mail retry",
     "mail test",
 ]
 
@@ -428,6 +432,133 @@ def test_purge_goes_on_until_nothing_is_left(jobs: Jobs, clock: Clock, tmp_path:
     )
     assert purged == {"removed": 1001}
     assert jobs.queue.newest(1) == []
+
+
+# --- several jobs, shortened ids, filters ----------------------------------------------------------
+
+
+def test_several_jobs_at_once_and_what_could_not_be_done(jobs: Jobs, tmp_path: Path) -> None:
+    done, queued, other = jobs.done(), jobs.queued(), jobs.queued()
+    ids = [queued, done, UNKNOWN_ID, other[:8].upper()]
+    did = run("md5light", "jobs", "cancel", *ids, cwd=tmp_path)
+    assert did.returncode == 1
+    assert did.stdout.splitlines() == [f"{queued} canceled", f"{other} canceled"]
+    assert did.stderr.splitlines() == [
+        f"md5light: job {done} has ended: it is done",
+        f"md5light: there is no job {UNKNOWN_ID}",
+    ]
+    retried = said(run("md5light", "jobs", "retry", queued, other, cwd=tmp_path))
+    assert retried == f"{queued} queued\n{other} queued\n"
+    shown = said(run("md5light", "jobs", "show", "--json", queued[:20], other, cwd=tmp_path))
+    assert [json.loads(line)["id"] for line in shown.splitlines()] == [queued, other]
+
+
+def test_a_shortened_id_must_name_one_job(jobs: Jobs, database: Database, tmp_path: Path) -> None:
+    def rename(new: str) -> None:
+        sql = "update jobs set id = :new where id = :id"
+        job_id = jobs.queued()
+        database.write(lambda transaction: transaction.run(sql, id=job_id, new=new))
+
+    for new in ("0123456789-a", "0123456789-b", "01234567-c"):
+        rename(new)
+    for beginning, expected in {
+        "0123456": [],
+        "01234567": ["01234567-c", "0123456789-a"],
+        "0123456789": ["0123456789-a", "0123456789-b"],
+        "0123456789-a": ["0123456789-a"],
+        "0123456%": [],
+        "________": [],
+        "f" * 37: [],
+    }.items():
+        assert jobs.queue.find(beginning) == expected
+    problem = refused(run("md5light", "jobs", "show", "01234567", cwd=tmp_path))
+    assert problem == "01234567 is the beginning of more than one job's id"
+
+
+def test_jobs_are_filtered_by_status_code_and_host(jobs: Jobs, tmp_path: Path) -> None:
+    queue = jobs.queue
+    slow = jobs.ended(PermanentFailure("timed_out", "Too slow."))
+    failed = jobs.failed()
+    jobs.done()
+    other = queue.submit("http://other.example.com/", "other.example.com")
+    assert queue.ids(code="timed_out") == [slow]
+    assert queue.ids("failed", host="files.example.com") == [failed, slow]
+    assert queue.ids("done", "timed_out") == []
+    assert [job.id for job in queue.newest(10, host="other.example.com")] == [other]
+    arguments = ["--status", "failed", "--code", "timed_out", "--host", "FILES.example.com"]
+    listed = in_json(run("md5light", "jobs", "list", *arguments, "--json", cwd=tmp_path))
+    assert [job["id"] for job in listed] == [slow]
+    retried = in_json(run("md5light", "jobs", "retry", *arguments, "--json", cwd=tmp_path))
+    assert retried == {"retried": 1}
+    assert queue.ids("failed") == [failed]
+    again = run("md5light", "jobs", "retry", "--status", "failed", cwd=tmp_path)
+    assert said(again) == "1 job retried\n"
+    assert queue.ids("failed") == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], [UNKNOWN_ID, "--status", "failed"], ["--code", "timed_out"]]
+)
+def test_retry_takes_ids_or_a_status(arguments: list[str], tmp_path: Path) -> None:
+    problem = refused(run("md5light", "jobs", "retry", *arguments, cwd=tmp_path), code=2)
+    assert problem.startswith("jobs retry: give IDs")
+
+
+def test_a_list_on_a_terminal_is_for_people(jobs: Jobs, clock: Clock, tmp_path: Path) -> None:
+    clock.time = time.time() - 7200 - 60
+    job_id = jobs.done()
+    ours, theirs = pty.openpty()
+    process = start(
+        "md5light", "jobs", "list", cwd=tmp_path, stdout=theirs, environ={"COLUMNS": "80"}
+    )
+    os.close(theirs)
+    assert process.communicate(timeout=30)[1] == ""
+    head, line = os.read(ours, 10000).decode().splitlines()
+    os.close(ours)
+    assert head.split() == ["ID", "STATUS", "TRIES", "AGE", "SIZE", "RESULT", "URL"]
+    assert line.startswith(f"{job_id[:8]}  done    1/5    2 h  7 B   {HASHED.md5}")
+    assert len(line) == 80
+    assert line.endswith("…")
+
+
+def test_ages_and_sizes_for_people() -> None:
+    seconds = (-1, 0, 119, 120, 7199, 7200, 172799, 172800)
+    assert [output.age(each) for each in seconds] == [
+        *("0 s", "0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"),
+    ]
+    sizes = (0, 999, 1000, 999_949, 999_950, 1_500_000_000, 10**16)
+    assert [output.size(each) for each in sizes] == [
+        *("0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "1.5 GB", "10000.0 TB"),
+    ]
+
+
+# --- mail list and retry ---------------------------------------------------------------------------
+
+
+def test_failed_mails_are_listed_and_made_new(
+    jobs: Jobs, database: Database, tmp_path: Path
+) -> None:
+    outbox = Outbox.configured(database, config.Config())
+    ids = [jobs.failed(RECIPIENT) for _ in range(3)]
+    for _ in ids[:2]:
+        mail = outbox.claim("w1")
+        assert mail
+        outbox.failed(mail, PermanentFailure("refused", "The mail server answered 550."))
+    listed = in_json(run("md5light", "mail", "list", "--status", "failed", "--json", cwd=tmp_path))
+    assert {mail["id"] for mail in listed} == set(ids[:2])
+    assert listed[0]["error"] == {"code": "refused", "message": "The mail server answered 550."}
+    printed = said(run("md5light", "mail", "list", cwd=tmp_path))
+    assert printed.splitlines()[0].split() == ["ID", "STATUS", "ATTEMPTS", "OWED", "ERROR"]
+    assert printed.count("refused: The mail server answered 550.") == 2
+    assert RECIPIENT not in printed + json.dumps(listed)
+    retried = said(run("md5light", "mail", "retry", ids[0][:8], cwd=tmp_path))
+    assert retried == "1 mail retried\n"
+    problem = refused(run("md5light", "mail", "retry", ids[0], cwd=tmp_path))
+    assert problem == f"job {ids[0]} has no failed mail: its mail is waiting"
+    assert in_json(run("md5light", "mail", "retry", "--failed", "--json", cwd=tmp_path)) == {
+        "retried": 1
+    }
+    assert [mail.status for mail in outbox.newest(10)] == ["waiting"] * 3
 
 
 # --- stats -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from md5light.admin.check import config_check, config_show
 from md5light.admin.database import queue_copy, stats
 from md5light.admin.jobs import jobs_cancel, jobs_list, jobs_purge, jobs_retry, jobs_show
-from md5light.admin.mails import mail_test
+from md5light.admin.mails import mail_list, mail_retry, mail_test
 
 __all__ = [
     "config_check",
@@ -13,6 +13,8 @@ __all__ = [
     "jobs_purge",
     "jobs_retry",
     "jobs_show",
+    "mail_list",
+    "mail_retry",
     "mail_test",
     "queue_copy",
     "stats",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from typing import Any
 
-from md5light.admin.output import print_json
+from md5light.admin.access import found, opened
+from md5light.admin.output import print_json, print_table
 from md5light.config import Config
 from md5light.errors import Failure, NotDone
+from md5light.job import describe_mail
 from md5light.mail.addresses import check_address
 from md5light.mail.mailer import Mailer
 from md5light.mail.messages import compose_test
+from md5light.queue.jobs import Queue
+from md5light.queue.outbox import Outbox
 from md5light.text import visible
 
 
@@ -36,6 +41,40 @@ class _Steps:
     def close(self, *, delivered: bool) -> None:
         if self._in_json:
             print_json({"delivered": delivered, "steps": self._results})
+
+
+def mail_list(config: Config, arguments: argparse.Namespace) -> None:
+    """Print the mails owed last, without their addresses."""
+    with opened(config) as database:
+        outbox = Outbox.configured(database, config)
+        mails = [describe_mail(mail) for mail in outbox.newest(arguments.limit, arguments.status)]
+    if arguments.json:
+        print_json(mails)
+    else:
+        print_table([("ID", "STATUS", "ATTEMPTS", "OWED", "ERROR"), *map(_row, mails)])
+
+
+def mail_retry(config: Config, arguments: argparse.Namespace) -> None:
+    """Make failed mails new: that of one job, or all."""
+    with opened(config) as database:
+        outbox = Outbox.configured(database, config)
+        if arguments.failed:
+            retried = outbox.retry_failed()
+        else:
+            job = found(Queue.configured(database, config), arguments.id)
+            if not outbox.retry(job.id):
+                raise NotDone(f"job {job.id} has no failed mail: its mail is {job.mail}")
+            retried = 1
+    if arguments.json:
+        print_json({"retried": retried})
+    else:
+        print(f"{retried} {'mail' if retried == 1 else 'mails'} retried")
+
+
+def _row(mail: dict[str, Any]) -> tuple[object, ...]:
+    owed = f"{mail['created_at'][:19]}Z"
+    error = mail["error"] and f"{mail['error']['code']}: {mail['error']['message']}"
+    return mail["id"], mail["status"], mail["attempts"], owed, error
 
 
 def mail_test(config: Config, arguments: argparse.Namespace) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from md5light.text import visible
@@ -29,6 +31,30 @@ def flattened(values: dict[str, object], within: str = "") -> Iterator[tuple[str
             yield from flattened(value, f"{within}{key} ")
         else:
             yield f"{within}{key}", value
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that reads standard output, None when a program does."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def age(seconds: float) -> str:
+    """Write a time for people: 45 s, 12 min, 5 h, 3 d."""
+    for unit, length, end in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172800)):
+        if seconds < end:
+            return f"{max(0, int(seconds // length))} {unit}"
+    return f"{int(seconds // 86400)} d"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people, in powers of 1,000: 999 B, 1.5 MB."""
+    if count < 1000:
+        return f"{count} B"
+    for unit in ("kB", "MB", "GB", "TB"):
+        count /= 1000
+        if count < 999.95 or unit == "TB":
+            break
+    return f"{count:.1f} {unit}"
 
 
 def _cut(line: str, width: int | None) -> str:

@@ -36,6 +36,12 @@ log = Log(__name__)
 #: the form of an id, as uuid4() is written
 JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+#: a beginning of an id that is long enough to name a job
+BEGINNING = re.compile("[0-9a-f-]{8,36}")
+
+#: a limit above the rows of any table
+NO_LIMIT = 2**62
+
 #: why a job ends that every worker left unfinished
 LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
 
@@ -57,11 +63,9 @@ GET = f"{JOBS} where jobs.id = :id"
 
 # The ids come first, so that only dates and ids are sorted.
 
-NEWEST = "select id from jobs order by created_at desc, id limit :limit"
+NEWEST = "select id from jobs {where} order by created_at desc, id limit :limit"
 
-NEWEST_OF_STATUS = """
-    select id from jobs where status = :status order by created_at desc, id limit :limit
-"""
+FIND = "select id from jobs where id like :pattern order by id limit 2"
 
 LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
 
@@ -223,29 +227,58 @@ class Queue:
         row = self._database.read(lambda transaction: transaction.one(GET, id=job_id))
         return Job(**row) if row else None
 
-    def newest(self, limit: int, status: str | None = None) -> list[Job]:
-        """Return the jobs submitted last, of one status or of all, the newest first."""
-        statement = LIST.format(ids=NEWEST_OF_STATUS if status else NEWEST)
-        parameters = {"status": status} if status else {}
+    def newest(
+        self,
+        limit: int,
+        status: str | None = None,
+        code: str | None = None,
+        host: str | None = None,
+    ) -> list[Job]:
+        """Return the jobs submitted last, with this status, error code and host; newest first."""
+        newest, parameters = _newest(status, code, host)
+        sql = LIST.format(ids=newest)
         rows = self._database.read(
-            lambda transaction: transaction.all(statement, limit=limit, **parameters)
+            lambda transaction: transaction.all(sql, limit=limit, **parameters)
         )
         return [Job(**row) for row in rows]
+
+    def ids(
+        self, status: str | None = None, code: str | None = None, host: str | None = None
+    ) -> list[str]:
+        """Return the ids of all jobs with this status, error code and host; newest first."""
+        sql, parameters = _newest(status, code, host)
+        rows = self._database.read(
+            lambda transaction: transaction.all(sql, limit=NO_LIMIT, **parameters)
+        )
+        return [row["id"] for row in rows]
+
+    def find(self, beginning: str) -> list[str]:
+        """Return the ids that begin so, two at most; none for fewer than eight characters."""
+        if not BEGINNING.fullmatch(beginning):
+            return []
+        rows = self._database.read(
+            lambda transaction: transaction.all(FIND, pattern=f"{beginning}%")
+        )
+        return [row["id"] for row in rows]
 
     def retry(self, job_id: str) -> bool:
         """Make a failed or canceled job new; False when there is none of this id.
 
         Its mail will be owed again when it ends, whether or not the former one was sent.
         """
-        if not JOB_ID.fullmatch(job_id):
-            return False
+        return bool(JOB_ID.fullmatch(job_id)) and self.retry_all([job_id]) == 1
 
-        def work(transaction: Transaction) -> bool:
-            retried = transaction.run(RETRY, id=job_id) == 1
-            if retried:
-                outbox.remove(transaction, "job", [job_id])
+    def retry_all(self, job_ids: Iterable[str]) -> int:
+        """Make those of these jobs new that failed or were canceled; return how many."""
+        rows: list[Row] = [{"id": job_id} for job_id in sorted(job_ids)]
+
+        def work(transaction: Transaction) -> int:
+            counts = transaction.run_many(RETRY, rows)
+            retried = [str(row["id"]) for row, count in zip(rows, counts, strict=True) if count]
+            outbox.remove(transaction, "job", retried)
+            for _ in retried:
                 transaction.ring()
-            return retried
+            return len(retried)
 
         return self._database.write(work)
 
@@ -474,6 +507,14 @@ class Queue:
             **NO_RESULT,
             **settled(status, now, due_at=due_at, untried=untried, failure=outcome),
         }
+
+
+def _newest(status: str | None, code: str | None, host: str | None) -> tuple[str, Row]:
+    """Return the statement that selects ids of jobs, and its parameters."""
+    wanted: Row = {"status": status, "error_code": code, "host": host}
+    wanted = {column: value for column, value in wanted.items() if value is not None}
+    where = " and ".join(f"{column} = :{column}" for column in wanted)
+    return NEWEST.format(where=where and f"where {where}"), wanted
 
 
 def _held(job: Job) -> Row:
