@@ -264,10 +264,14 @@ class _Attempt:
             raise failure
 
     def _start_over(self) -> None:
-        """Ask for the whole file, from the first URL and from zero: its parts are not believed."""
-        self._url, self._range, self._trusts_parts = self._first, "", False
+        """Ask for the whole file at the first URL: parts are not believed any more."""
+        self._url, self._trusts_parts = self._first, False
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        self._range = ""
         self._hasher.restart()
-        self._transfer.bytes_done = self._furthest = 0
+        self._transfer.bytes_done = 0
         self._transfer.bytes_total = None
 
     def _can_resume(self, failure: Failure) -> bool:
@@ -283,7 +287,7 @@ class _Attempt:
         )
 
     def _note_progress(self, failure: Failure) -> None:
-        progress = self._transfer.bytes_done - self._furthest
+        progress = max(0, self._transfer.bytes_done - self._furthest)
         if progress:
             self._furthest, self._tries, self._rerouted = self._transfer.bytes_done, 0, False
         # A line that breaks often, or within the bytes asked for once more, makes progress still.
@@ -291,10 +295,12 @@ class _Attempt:
             self._overlap = resume.overlap(progress or self._overlap)
 
     def _ask_for_rest(self) -> None:
-        done = self._transfer.bytes_done
-        self._start = max(0, done - self._overlap)
-        validator = self._file.validator
-        self._range = f"Range: bytes={self._start}-\r\nIf-Range: {validator}\r\n" if done else ""
+        self._start = self._transfer.bytes_done - self._overlap
+        if self._start <= 0:  # too little has come to be worth a proof
+            self._begin_at_zero()
+        else:
+            validator = self._file.validator
+            self._range = f"Range: bytes={self._start}-\r\nIf-Range: {validator}\r\n"
 
     def _too_large(self) -> PermanentFailure:
         problem = f"The file is larger than {self._config.max_bytes:,} bytes"
