@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import os
 import socket
@@ -20,7 +21,14 @@ import trustme
 from md5light.config import Ports
 from md5light.dial import AddressInfo
 from md5light.download.downloader import Downloader, Hashed, Transfer
-from md5light.errors import Md5lightError, PermanentFailure, Stopped, TemporaryFailure
+from md5light.download.failures import explained
+from md5light.errors import (
+    Md5lightError,
+    OutOfResources,
+    PermanentFailure,
+    Stopped,
+    TemporaryFailure,
+)
 from tests.downloads import (
     BIG,
     CHUNKED,
@@ -132,19 +140,6 @@ def test_a_deadline_covers_redirects_and_resumption(origin: Origin) -> None:
 
     with downloading(max_seconds=0.8) as fetch:
         assert failure_of(fetch, origin.serve("/file", script)).code == "timed_out"
-
-
-@pytest.mark.parametrize(
-    "at_once", [b"", head()[:-2], head("Content-Length: 9") + b"x", head() + b"x"]
-)
-def test_a_silent_server_times_out(origin: Origin, at_once: bytes) -> None:
-    def script(peer: Peer) -> None:
-        peer.send(at_once)
-        peer.wait_closed()
-
-    with downloading(read_timeout=0.3) as fetch:
-        failure = failure_of(fetch, origin.serve("/file", script))
-    assert (failure.code, type(failure)) == ("timed_out", TemporaryFailure)
 
 
 @contextlib.contextmanager
@@ -270,6 +265,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "most", "framing"),
     [(8, 56, "length"), (8, 56, "chunked"), (8, 56, "gzip"), (100, 80, "slow")],
@@ -616,3 +612,54 @@ def test_many_downloads_at_once(origin: Origin) -> None:
     for thread in threads:
         thread.join()
     assert outcome == {path: md5(body) for path, body in bodies.items()}
+
+
+# --- shortages of this machine -------------------------------------------------------------------------
+
+
+def test_a_shortage_of_threads_is_told_as_such(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    url = origin.serve("/file", b"hello")
+    with monkeypatch.context() as limited, downloading() as fetch:
+        limited.setattr(threading.Thread, "start", refuse)
+        assert isinstance(failure_of(fetch, url), OutOfResources)
+
+
+#: downloads with as many file descriptors as are open, then with enough, and prints the outcomes
+SHORTAGE = """
+import ipaddress, os, resource, sys
+from md5light.config import DownloadConfig
+from md5light.download.downloader import Downloader, Transfer
+from md5light.errors import Failure
+downloader = Downloader(DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.0/8"),)))
+def outcome():
+    try:
+        return downloader.download(sys.argv[1], Transfer()).md5
+    except Failure as failure:
+        return type(failure).__name__
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+lowest = os.open("/dev/null", os.O_RDONLY)
+os.close(lowest)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+print(outcome())
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(outcome())
+"""
+
+
+def test_a_shortage_of_descriptors_is_told_as_such(origin: Origin) -> None:
+    url = origin.serve("/file", b"hello")
+    command = [sys.executable, "-c", SHORTAGE, url]
+    printed = subprocess.check_output(command, text=True, cwd=Path(__file__).parent.parent)
+    assert printed.split() == ["OutOfResources", md5(b"hello")]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_a_system_without_resources_is_told_from_a_server_that_fails(number: int) -> None:
+    assert isinstance(explained(OSError(number, "x")), OutOfResources)
+    assert not isinstance(explained(OSError(errno.ECONNREFUSED, "x")), OutOfResources)
+    assert isinstance(explained(MemoryError()), OutOfResources)

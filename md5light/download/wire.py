@@ -54,13 +54,15 @@ class Wire(io.RawIOBase):
         """Start the time of an answer; to be called before its request is sent."""
         self._limits = limits
         self._answer_by = self._clock() + limits.first_byte
-        self._await()
+        self.await_head()
 
     def await_head(self) -> None:
         """Wait for the first byte of a head, which may be an interim one: all share one limit."""
-        if self._clock() >= self._answer_by:
+        self._awaiting = True
+        left = self._answer_by - self._clock()
+        if left <= 0:
             raise self._silent()
-        self._await()
+        self._connection.settimeout(left)
 
     def enter_body(self) -> None:
         """Name the body in failures from now on."""
@@ -88,10 +90,6 @@ class Wire(io.RawIOBase):
         if self._clock() >= self._window_end:
             self._check_rate()
         return count
-
-    def _await(self) -> None:
-        self._awaiting = True
-        self._connection.settimeout(max(self._answer_by - self._clock(), 0.001))
 
     def _start_reading(self) -> None:
         self._awaiting = False
