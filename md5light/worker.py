@@ -75,6 +75,9 @@ CUT_SHORT_SECONDS = 10.0
 #: seconds that it then waits for the last beat
 LAST_BEAT_SECONDS = 2.0
 
+#: attempts after a time-out that wait twice as long as the one before
+PATIENT_ATTEMPTS = 2
+
 #: seconds past `shutdown_seconds` that a stop may take
 STOP_SECONDS = CUT_SHORT_SECONDS + LAST_BEAT_SECONDS
 
@@ -265,7 +268,10 @@ class Worker:
         running = self._register(job)
         try:
             outcome = self._attempt(
-                lambda: self._downloader.download(job.url, running.transfer), "bad_response"
+                lambda: self._downloader.download(
+                    job.url, running.transfer, patience=_patience(job)
+                ),
+                "bad_response",
             )
             if outcome is None or isinstance(outcome, OutOfResources):
                 self._give_back(job)
@@ -495,6 +501,11 @@ def _places(error: BaseException) -> Iterator[str]:
 
 def _claim(job: Job) -> _Claim:
     return job.id, job.token
+
+
+def _patience(job: Job) -> float:
+    """Tell how many times as long a server may be silent as configured: after a time-out, twice."""
+    return 2.0 ** min(job.attempts - 1, PATIENT_ATTEMPTS) if job.error_code == "timed_out" else 1.0
 
 
 def _log_lost(job: Job) -> None:

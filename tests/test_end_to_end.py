@@ -66,6 +66,27 @@ def test_a_temporary_failure_is_tried_again(tmp_path: Path) -> None:
         assert service.job(job_id)["attempts"] == 3
 
 
+def test_a_slow_server_is_given_twice_the_time_after_a_time_out(tmp_path: Path) -> None:
+    """A body is silent for longer than read_timeout, then a first byte for longer than its time."""
+
+    def silent(peer: Peer) -> object:
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n")
+        time.sleep(0.9)
+        peer.send(b"hello\r\n0\r\n\r\n")
+        return True
+
+    def late(peer: Peer) -> object:
+        time.sleep(0.9)
+        return peer.reply(b"hello")
+
+    limits = {"read_timeout": 0.3, "first_byte_timeout": 0.3}
+    with Origin() as origin, running(tmp_path, download=limits) as service:
+        for path, script in (("/silent", silent), ("/late", late)):
+            job_id = service.submit(origin.serve(path, script))
+            assert service.result(job_id)["md5"] == md5(b"hello")
+            assert service.job(job_id)["attempts"] == 3
+
+
 def test_a_truncated_file_never_gets_a_checksum(tmp_path: Path) -> None:
     with (
         Origin() as origin,

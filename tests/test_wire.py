@@ -21,6 +21,10 @@ from tests.origin import Origin, Peer, chunked
 DEFAULT = Limits.of(DownloadConfig())
 
 
+#: bytes to send, and seconds to let pass
+Pieces = list[bytes | float]
+
+
 class Server:
     """The other end of a wire, which sends pieces and lets time pass between them."""
 
@@ -48,9 +52,7 @@ class Server:
 class _Paced(io.RawIOBase):
     """Sends the next piece when more is read."""
 
-    def __init__(
-        self, wire: Wire, server: socket.socket, clock: Clock, pieces: list[bytes | float]
-    ) -> None:
+    def __init__(self, wire: Wire, server: socket.socket, clock: Clock, pieces: Pieces) -> None:
         self._wire, self._server, self._clock, self._pieces = wire, server, clock, pieces
 
     def readable(self) -> bool:
@@ -75,15 +77,15 @@ def server(clock: Clock) -> Iterator[Server]:
     server.close()
 
 
-def dripping(data: bytes, size: int, seconds: float) -> list[bytes | float]:
+def dripping(data: bytes, size: int, seconds: float) -> Pieces:
     """Send so many bytes at a time."""
-    pieces: list[bytes | float] = []
+    pieces: Pieces = []
     for start in range(0, len(data), size):
         pieces += [data[start : start + size], seconds]
     return pieces
 
 
-SLOW = {
+SLOW: dict[str, Pieces] = {
     "a body": [head("Content-Length: 5000"), *dripping(bytes(5000), 50, 1)],
     "a body until close": [head(), *dripping(bytes(5000), 50, 1)],
     "a body that becomes slow": [
@@ -114,7 +116,7 @@ def test_a_slow_answer_ends(server: Server, clock: Clock, name: str) -> None:
     assert f"see [download] {key}" in caught.value.message
 
 
-FAST_ENOUGH = {
+FAST_ENOUGH: dict[str, Pieces] = {
     "the least rate": [head("Content-Length: 20000"), *dripping(bytes(20_000), 100, 1)],
     "a short body": [head("Content-Length: 20"), *dripping(bytes(20), 1, 2.9)],
     "a burst after a silence": [head("Content-Length: 6001"), b"x", 59, bytes(6000), 59],
