@@ -25,9 +25,11 @@ setup(
         "bottle>=0.13,<0.14",
         # The server under it: pure Python, buffers slow clients, bounded threads.
         "waitress>=3.0.1,<4",
-        # Downloads: its adapter keeps connections, TLS contexts and certificates.
+        # Downloads: its adapter keeps idle connections, one pool for each host; and the bundle of
+        # certificates that it brings along.
         "requests>=2.32.2,<3",
-        # requests' engine, named because the guard makes its connections: a change there must be met by tests.
+        # requests' engine, named because its pools keep connections that are made here: the tests
+        # run with the oldest and the newest of this range.
         "urllib3>=2.2,<3",
         # Names outside ASCII, in the URLs that /submit takes; requests brings it along.
         "idna>=3.4,<4",

@@ -24,7 +24,7 @@ class Deadlines:
 
     @contextlib.contextmanager
     def watch(self, end: Callable[[], object]) -> Iterator[None]:
-        """Call `end` from another thread, once or more, at the deadline, but never after the block."""
+        """Call `end` from another thread at the deadline, once or more, never after the block."""
         key = object()
         with self._changed:
             if self._thread is None:
@@ -46,7 +46,8 @@ class Deadlines:
     def _run(self) -> None:
         with self._changed:
             while not self._closed:
-                # Whatever is added while this waits is due later than it wakes up: nobody needs to wake it.
+                # Whatever is added while this waits is due later than it wakes up: nobody needs to
+                # wake it.
                 self._changed.wait(self._expire())
 
     def _expire(self) -> float:

@@ -27,8 +27,9 @@ MAX_ADDRESSES = 6
 def connect(addresses: list[AddressInfo], seconds: float, interrupt: Interrupt) -> socket.socket:
     """Connect to the first of `addresses` that answers, within `seconds` for all of them.
 
-    The next one is tried when the last has failed or has been silent for a while. Raises TimeoutError, the OSError
-    of the last address that failed, or the error of `interrupt`, which then holds nothing.
+    The next one is tried when the last has failed or has been silent for a while. Raises
+    TimeoutError, the OSError of the last address that failed, or the error of `interrupt`, which
+    then holds nothing.
     """
     with _Race(interrupt) as race:
         return race.run(deque(in_turn(addresses)[:MAX_ADDRESSES]), time.monotonic() + seconds)

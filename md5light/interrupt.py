@@ -13,9 +13,9 @@ from md5light.errors import Md5lightError
 class Interrupt:
     """Ends one piece of work over a network, at any moment and from any thread.
 
-    The working thread gives it each socket (`hold`) and asks it (`check`) after each end of a connection. Shutting
-    a socket down ends what a thread waits for on it; closing it would not, and might hit a new socket of the same
-    number.
+    The working thread gives it each socket (`hold`) and asks it (`check`) after each end of a
+    connection. Shutting a socket down ends what a thread waits for on it; closing it would not, and
+    might hit a new socket of the same number.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,10 @@ class Interrupt:
             raise self._end
 
     def hold(self, *connections: socket.socket) -> None:
-        """Shut `connections` down at the end, in place of those before; none: before they are closed or kept."""
+        """Shut `connections` down at the end, and no longer those of the last call.
+
+        To be called with none before a connection is closed or kept for later.
+        """
         with self._changed:
             self._held = connections
             if self._end is not None:
@@ -49,7 +52,10 @@ class Interrupt:
             self.check()
 
     def wait(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Wait until `condition` holds (call `notify` after making it hold) and tell whether it does."""
+        """Wait until `condition` holds, and tell whether it does.
+
+        A thread that makes it hold calls `notify`.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._end is not None or condition(), seconds)
         self.check()
@@ -61,6 +67,7 @@ class Interrupt:
 
     def _shut(self) -> None:
         for connection in self._held:
-            # The method of plain sockets: SSLSocket's own drops the TLS state, and ciphertext would be read as data.
+            # The method of plain sockets: SSLSocket's own drops the TLS state, and ciphertext would
+            # be read as data.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)

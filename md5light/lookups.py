@@ -1,4 +1,4 @@
-"""Name look-ups with a bound: nothing can end the system's resolver, so others wait for it no longer than is right."""
+"""Name look-ups with a bound on their time and number: nothing can end the system's resolver."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from md5light.errors import Failure, OutOfResources, TemporaryFailure
+from md5light.errors import OutOfResources, TemporaryFailure
 from md5light.interrupt import Interrupt
 
 T = TypeVar("T")
@@ -19,14 +19,14 @@ class Lookups:
         self._places = threading.BoundedSemaphore(most)
 
     def run(self, look_up: Callable[[], T], seconds: float, interrupt: Interrupt) -> T:
-        """Return what `look_up` returns, or raise its Failure; `timed_out` after `seconds`."""
-        outcome: list[T | Failure] = []
+        """Return what `look_up` returns, or raise its error; `timed_out` after `seconds`."""
+        outcome: list[T | Exception] = []
 
         def run() -> None:
             try:
                 outcome.append(look_up())
-            except Failure as failure:
-                outcome.append(failure)
+            except Exception as error:  # noqa: BLE001 - the thread that waits raises it
+                outcome.append(error)
             finally:
                 self._places.release()
                 interrupt.notify()
@@ -34,7 +34,7 @@ class Lookups:
         self._start(run)
         if not interrupt.wait(lambda: outcome, seconds):
             raise TemporaryFailure("timed_out", "The name servers did not answer in time.")
-        if isinstance(outcome[0], Failure):
+        if isinstance(outcome[0], Exception):
             raise outcome[0]
         return outcome[0]
 

@@ -1,7 +1,7 @@
 """TLS as a client: the one place that makes contexts, for downloads and for mail.
 
-Settings do not depend on who built Python or OpenSSL: a client connects to whatever curl connects to, and takes a
-connection that was cut for an error.
+Settings do not depend on who built Python or OpenSSL: a client connects to whatever curl connects
+to, and takes a connection that was cut for an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ CERTIFICATE = {
     79: "{}'s certificate was issued with a certificate that may not issue others.",
 }
 #: the issuer is not in the store, and not sent either
-UNKNOWN_ISSUER = "{} does not send its intermediate certificate, or the issuer of its certificate is not trusted."
+UNKNOWN_ISSUER = (
+    "{} does not send its intermediate certificate, "
+    "or the issuer of its certificate is not trusted."
+)
 
 #: reasons of OpenSSL's for a handshake that failed
 NOTHING_IN_COMMON = {
@@ -118,7 +121,8 @@ def explain(error: ssl.SSLError, server: str = "The server") -> str:
 
 
 def is_cut(error: ssl.SSLError) -> bool:
-    """Tell whether the connection ended without TLS's own end; some versions of Python have no class for it."""
+    """Tell whether the connection ended without TLS's own end."""
+    # Some versions of Python have no class for it.
     return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
@@ -128,7 +132,8 @@ def _context(ca_file: str) -> ssl.SSLContext:
     context.set_ciphers("DEFAULT")  # Python's own list has none of what old servers speak
     # Some builds of Python set it: a body that was cut would be taken for whole.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
-    # As curl: any certificate of the store is an anchor; no VERIFY_X509_STRICT, which refuses public roots.
+    # As curl: any certificate of the store is an anchor; no VERIFY_X509_STRICT, which refuses
+    # public roots.
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
     context.hostname_checks_common_name = False  # RFC 9525, 6.3
     context.post_handshake_auth = True

@@ -1,4 +1,4 @@
-"""Connections of downloads: which are kept, how long each step may take, and what a lack of threads does."""
+"""Connections of downloads: which are kept, the time of each step, and a lack of threads."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def get(connections: Connections, url: str) -> bytes:
     return bytes(body[:count])
 
 
-# --- kept connections ----------------------------------------------------------------------------------------------
+# --- kept connections -----------------------------------------------------------------------------
 
 
 def test_one_connection_for_each_host_and_port_is_kept() -> None:
@@ -128,7 +128,7 @@ def test_a_kept_connection_to_an_address_is_no_reason_to_ask_name_servers() -> N
     assert asked == ["files.test"]
 
 
-# --- how long a step may take --------------------------------------------------------------------------------------
+# --- how long a step may take ---------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def test_a_name_with_a_silent_family_is_reached() -> None:
         assert time.monotonic() - begun < 1.5
 
 
-# --- threads -------------------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

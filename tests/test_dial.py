@@ -1,4 +1,4 @@
-"""Connecting to a name with several addresses: order, pauses, bounds, and what becomes of the losers."""
+"""Connecting to a name with several addresses: order, pauses, bounds, and the losers' end."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ def test_an_address_that_answers_late_still_wins() -> None:
         listener.listen(0)
         filler.connect(listener.getsockname())
         late = address(*listener.getsockname())
-        # Its queue has room from then on, and the system asks once more a second after the first time.
+        # Its queue has room from then on, and the system asks once more a second after the first
+        # time.
         threading.Timer(0.4, lambda: listener.accept()[0].close()).start()
         assert timed([late, nobody])[0] == late[4]
 

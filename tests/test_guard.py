@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 
 
 def names(**addresses: str) -> Callable[..., list[AddressInfo]]:
-    """Make a resolver that knows these names, with `_` for a dot; each has addresses with spaces between."""
+    """Make a resolver that knows these names, with `_` for a dot, and their addresses."""
 
     def resolve(host: str, port: int, **_: object) -> list[AddressInfo]:
         known = addresses.get(host.replace(".", "_"))
@@ -72,16 +72,25 @@ PUBLIC = [
 ]
 
 NOT_PUBLIC = [
-    "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.100.100.200", "100.127.255.255",
-    "127.0.0.1", "127.1.2.3", "169.254.0.1", "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.1",
-    "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1",
-    "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "168.63.129.16", "8.8.4.4",
-    "::", "::1", "::2", "::7f00:1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
-    "::ffff:8.8.4.4", "::ffff:0:8.8.8.8", "64:ff9b::8.8.4.4", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
-    "64:ff9b::c0a8:1", "64:ff9b::a83f:8110", "64:ff9b:1::a00:1", "64:ff9b:1::808:808", "64:ff9b:0:1::808:808", "100::1",
-    "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:2::1", "2001:10::1", "2001:20::1", "2001:db8::1",
+    "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.100.100.200",
+    "100.127.255.255",
+    "127.0.0.1", "127.1.2.3", "169.254.0.1", "169.254.169.254", "172.16.0.1", "172.31.255.255",
+    "192.0.0.1",
+    "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255",
+    "198.51.100.1",
+    "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "168.63.129.16",
+    "8.8.4.4",
+    "::", "::1", "::2", "::7f00:1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+    "::ffff:169.254.169.254",
+    "::ffff:8.8.4.4", "::ffff:0:8.8.8.8", "64:ff9b::8.8.4.4", "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b::c0a8:1", "64:ff9b::a83f:8110", "64:ff9b:1::a00:1", "64:ff9b:1::808:808",
+    "64:ff9b:0:1::808:808", "100::1",
+    "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:2::1", "2001:10::1", "2001:20::1",
+    "2001:db8::1",
     "2002:7f00:1::", "2002:808:808::1", "3fff::1", "2a00::5efe:a00:1", "2606:4700::5efe:7f00:1",
-    "2606:4700::200:5efe:a00:1", "4000::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::a9fe:a9fe",
+    "2606:4700::200:5efe:a00:1", "4000::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1",
+    "fe80::a9fe:a9fe",
     "febf::1", "fec0::1", "ff02::1", "ff0e::1",
 ]  # fmt: skip
 
@@ -115,11 +124,16 @@ def test_allow_networks_opens_networks(networks: str, address: str, allowed: boo
 
 
 LITERALS = [
-    "http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://017700000001/",
-    "http://0177.0.0.01/", "http://0x7f.1/", "http://１２７.０.０.１/", "http://0/", "http://10.0.0.1/",
-    "http://169.254.169.254/latest/meta-data/", "http://2852039166/", "http://[::1]/", "http://[::ffff:127.0.0.1]/",
-    "http://[::ffff:7f00:1]/", "http://[64:ff9b::a9fe:a9fe]/", "http://[2002:7f00:1::]/", "http://[fd00:ec2::254]/",
-    "http://localhost/", "http://LOCALHOST./", "http://a.localhost/", "http://localhost.localdomain/",
+    "http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f000001/",
+    "http://017700000001/",
+    "http://0177.0.0.01/", "http://0x7f.1/",
+    "http://１２７.０.０.１/", "http://0/", "http://10.0.0.1/",
+    "http://169.254.169.254/latest/meta-data/", "http://2852039166/", "http://[::1]/",
+    "http://[::ffff:127.0.0.1]/",
+    "http://[::ffff:7f00:1]/", "http://[64:ff9b::a9fe:a9fe]/", "http://[2002:7f00:1::]/",
+    "http://[fd00:ec2::254]/",
+    "http://localhost/", "http://LOCALHOST./", "http://a.localhost/",
+    "http://localhost.localdomain/",
     "http://localhost6/", "http://ip6-localhost/", "http://ｌｏｃａｌｈｏｓｔ/",
 ]  # fmt: skip
 
@@ -240,7 +254,7 @@ def test_allow_ports_opens_ports() -> None:
     assert Guard(config, resolve=names(a="1.1.1.1")).resolve(parse("http://a:22/"))
 
 
-# --- the machine's own addresses -----------------------------------------------------------------------------------
+# --- the machine's own addresses ------------------------------------------------------------------
 
 
 def test_the_machine_knows_its_own_addresses() -> None:
@@ -288,7 +302,8 @@ for other in ("93.184.216.3", "2606:4700::3"):
     assert allows(other), other
 """
 
-#: connects to one of them although its list of own addresses is empty: what is left is to look at the connection
+#: connects to one of them although its list of own addresses is empty: what is left is to look at
+#: the connection
 CONNECTS = """
 import ipaddress, sys
 from md5light.config import DownloadConfig
@@ -379,7 +394,8 @@ def test_what_can_not_be_read_later_refuses_for_a_time(
     assert judge.resolve(url)
 
 
-#: refused with the default configuration and, to show that the versions work at all, hashed with loopback opened
+#: refused with the default configuration and, to show that the versions work at all, hashed with
+#: loopback opened
 FAILS_CLOSED = """
 import ipaddress, socket, sys, urllib3
 from md5light.config import DownloadConfig
@@ -392,7 +408,8 @@ def resolve(host, port, **_):
 for host in ("127.0.0.1", "rebound.example"):
     for scheme in ("http", "https"):
         try:
-            Downloader(DownloadConfig(), resolve=resolve).download(f"{scheme}://{host}:{port}/refused", Transfer())
+            downloader = Downloader(DownloadConfig(), resolve=resolve)
+            downloader.download(f"{scheme}://{host}:{port}/refused", Transfer())
         except PermanentFailure as failure:
             assert failure.code == "address_not_allowed", failure.code
 opened = Downloader(DownloadConfig(allow_networks=loopback), resolve=resolve)

@@ -1,4 +1,4 @@
-"""TLS as a client: which servers it trusts, which it speaks with, and what it says of the others."""
+"""TLS as a client: servers that it trusts and connects to, and what it says of the others."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def failure_of(origin: Origin, host: str, ca_file: object = "") -> Failure:
     return caught.value
 
 
-# --- names -------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_common_name_counts_for_nothing(authority: Authority, ca_file: Path, h
         assert isinstance(failure_of(origin, host, ca_file), PermanentFailure)
 
 
-# --- chains ------------------------------------------------------------------------------------------------------
+# --- chains ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["files.test", "my_files.test"])
@@ -284,7 +284,7 @@ def test_the_store_of_the_system_is_trusted(
         assert download(origin.url("/file", "files.test"))
 
 
-# --- versions and ciphers ----------------------------------------------------------------------------------------
+# --- versions and ciphers -------------------------------------------------------------------------
 
 
 def server_context(version: ssl.TLSVersion, ciphers: str = "") -> ssl.SSLContext:
@@ -354,7 +354,7 @@ def test_a_server_that_asks_for_a_certificate_later_goes_on_without(
         assert download(origin.url("/file", "files.test"), ca_file) == hashlib.md5(BODY).hexdigest()
 
 
-# --- what is no TLS, or ends early ----------------------------------------------------------------------------------
+# --- what is no TLS, or ends early ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The parser of URLs: what it makes of good ones, what it refuses, and that it sends what curl sends."""
+"""The parser of URLs: good ones, those that it refuses, and that it sends what curl sends."""
 
 from __future__ import annotations
 
@@ -192,7 +192,8 @@ def test_a_location_that_leads_nowhere_is_refused(location: bytes) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", "?q", "/a/../b", "/a/./b/", "//x//y", "/..", "/a/.", "/a?b#c", "/%2e%2e/a", "/%zz", "/.../x", "/x/..?q",
+    ["", "?q", "/a/../b", "/a/./b/", "//x//y", "/..", "/a/.", "/a?b#c", "/%2e%2e/a", "/%zz",
+     "/.../x", "/x/..?q",
      "/a\"<>|^`{}'", "/?q=/../x", "/a%20b+c"],
 )  # fmt: skip
 def test_the_path_is_sent_as_curl_sends_it(path: str) -> None:
@@ -202,5 +203,8 @@ def test_the_path_is_sent_as_curl_sends_it(path: str) -> None:
 
 
 def test_the_parser_is_light() -> None:
-    code = "import sys; from md5light.download import guard, urls; print({'requests', 'urllib3'} & set(sys.modules))"
+    code = (
+        "import sys; from md5light.download import guard, urls;"
+        " print({'requests', 'urllib3'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

@@ -1,7 +1,7 @@
-"""Guarded connections: they lead to judged addresses only, and requests' adapter keeps them for further requests.
+"""Guarded connections: made to judged addresses only, kept by requests' adapter for later requests.
 
-requests and urllib3 never connect here. Their pools hold connections that were made here; a release of urllib3 that
-connects in another way has nothing to connect with.
+requests and urllib3 never connect here. Their pools hold connections that were made here; a release
+of urllib3 that connects in another way has nothing to connect with.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from md5light.download.wire import Limits, Wire
 from md5light.errors import PermanentFailure, TemporaryFailure
 from md5light.lookups import Lookups
 
-#: bytes read ahead for status lines, headers and chunk sizes; larger reads go straight to their destination
+#: bytes read ahead for status lines, headers and chunk sizes; larger reads go straight to their
+#: destination
 READ_AHEAD = 32 * 1024
 
 #: look-ups at once, for each download: there are so many only while name servers are silent
@@ -42,7 +43,7 @@ class Connection:
 
     @property
     def is_connected(self) -> bool:
-        """Tell whether it can carry another request: nothing has come since the last answer, no end either."""
+        """Tell whether it can carry another request: since the last answer nothing has come."""
         return not wait_for_read(self.sock, 0)
 
     @property
@@ -82,7 +83,10 @@ class Kept:
 
 
 class Exchange:
-    """A request and its answer, for a `with` block: it closes the connection unless `finish` was called."""
+    """A request and its answer, for a `with` block.
+
+    The end of the block closes the connection unless `finish` was called.
+    """
 
     def __init__(
         self,
@@ -169,7 +173,7 @@ class Connections:
         ).encode("latin-1")
 
     def _open(self, url: URL, transfer: Transfer) -> Connection:
-        """Connect to an address that the guard allows, and start TLS; `connect_timeout` bounds each."""
+        """Connect to an address that the guard allows and start TLS; each has `connect_timeout`."""
         addresses = self._resolve(url, transfer)
         connection = dial.connect(addresses, self._config.connect_timeout, transfer)
         try:

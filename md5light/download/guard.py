@@ -1,7 +1,8 @@
 """The guard: which addresses and ports a download may use.
 
-It judges and never connects. Every hop of a download asks it, and connects to the addresses that it returned and
-nowhere else: neither a name whose addresses change (DNS rebinding) nor a redirect gets round it.
+It judges and never connects. Every hop of a download asks it, and connects to the addresses that it
+returned and nowhere else: neither a name whose addresses change (DNS rebinding) nor a redirect gets
+round it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: the same as socket.getaddrinfo
 Resolve = Callable[..., Iterable[AddressInfo]]
 
-#: names of the machine itself, wherever they are looked up: RFC 6761, 6.3, and what distributions put into /etc/hosts
+#: names of the machine itself, wherever they are looked up: RFC 6761, 6.3, and what distributions
+#: put into /etc/hosts
 LOCALHOST = re.compile(
     r"(.+\.)?localhost|(localhost|ip6-localhost|ip6-loopback|localhost[46])(\.localdomain[46]?)?"
 )
@@ -94,10 +96,10 @@ class Guard:
         # A worker judges again before it connects: here an unknown answer refuses nothing.
         with contextlib.suppress(OwnAddressesUnknown):
             if not self._may_be_allowed(url.host):
-                raise Refused("address_not_allowed", _closed("host is"))
+                raise Refused("address_not_allowed", _closed("The URL's host is"))
 
     def resolve(self, url: URL) -> list[AddressInfo]:
-        """Look up the host and return the addresses to connect to, in order; all of them are judged.
+        """Look up the host and return the addresses to connect to, in order; all are judged.
 
         One address that is not allowed refuses the name. Blocks for as long as the name servers do.
         """
@@ -112,7 +114,7 @@ class Guard:
             ) from None
 
     def check_connected(self, connection: socket.socket) -> None:
-        """Refuse a connection to this machine's own address; it needs nothing but the connection."""
+        """Refuse a connection to this machine's own address, with no list of its addresses."""
         own, peer = (
             ipaddress.ip_address(name[0].partition("%")[0])
             for name in (connection.getsockname(), connection.getpeername())
@@ -168,9 +170,10 @@ class Guard:
 
 
 class OwnAddresses:
-    """The addresses of the machine's own interfaces, public ones included, read again every few seconds.
+    """The addresses of the machine's own interfaces, read again every few seconds.
 
-    Raises OwnAddressesUnknown where they can't be read, also when it is made: an empty list would open them all.
+    Raises OwnAddressesUnknown where they can't be read, also when it is made: an empty list would
+    open them all.
     """
 
     def __init__(self, folder: Path = PROC_NET) -> None:
@@ -222,20 +225,21 @@ def _closed_port(url: URL) -> str:
 
 
 def _closed(what: str) -> str:
-    return f"The host's {what} not open to downloads; see [download] allow_networks."
+    return f"{what} not open to downloads; see [download] allow_networks."
 
 
 def _not_allowed(refused: list[Address]) -> PermanentFailure:
     """Say of which kind the refused addresses are, not which they are."""
     kinds = sorted({address.version for address in refused})
     what = f"IPv{kinds[0]} address is" if len(kinds) == 1 else "addresses are"
-    return PermanentFailure("address_not_allowed", _closed(what))
+    return PermanentFailure("address_not_allowed", _closed(f"The host's {what}"))
 
 
 def _unwrapped(address: Address) -> Address:
     """Take out the IPv4 address that a connection to an IPv6 address leads to.
 
-    ::ffff:a.b.c.d is a.b.c.d itself (RFC 4291, 2.5.5.2); NAT64 connects 64:ff9b::a.b.c.d to it (RFC 6052).
+    ::ffff:a.b.c.d is a.b.c.d itself (RFC 4291, 2.5.5.2); NAT64 connects 64:ff9b::a.b.c.d to it (RFC
+    6052).
     """
     if address in NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

@@ -1,7 +1,7 @@
 """URLs: the one parser, for submitted URLs and for redirects.
 
-Two parsers that read the same text differently are a way around any guard. So a URL is parsed once, and the parts
-that are judged are the parts that are connected to and sent.
+Two parsers that read the same text differently are a way around any guard. So a URL is parsed once,
+and the parts that are judged are the parts that are connected to and sent.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNO
 #: the Location of a redirect: scheme and host where it has them, and the rest
 LOCATION = re.compile(rb"\A((?:(?:https?:)?//[^/?#]*)?)(.*)\Z", re.IGNORECASE | re.DOTALL)
 
-#: characters that show nothing, although Unicode counts them neither as spaces nor as format characters: fillers,
-#: the grapheme joiner, the blank of Braille, what is left of the plane of tags
+#: characters that show nothing, although Unicode counts them neither as spaces nor as format
+#: characters: fillers, the grapheme joiner, the blank of Braille, what is left of the plane of tags
 INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\uffa0\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\uffa0"
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
 )
-#: characters that choose between forms of the one before: Persian, Mongolian, emoji and ideographs are written with
-#: them; in a path or query they stand for themselves, in a host they would make two names look alike
+#: characters that choose between forms of the one before: Persian, Mongolian, emoji and ideographs
+#: are written with them; in a path or query they stand for themselves, in a host they would make
+#: two names look alike
 SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-#: the joiners, format characters to Unicode; in a host IDNA knows where they may stand (RFC 5892, appendix A)
+#: the joiners, format characters to Unicode; in a host IDNA knows where they may stand (RFC 5892,
+#: appendix A)
 JOINERS = "\u200c\u200d"
 #: categories of Unicode that a URL has no characters of
 UNSEEN = {
@@ -76,10 +79,10 @@ class URL:
 
 
 def parse(text: str) -> URL:
-    """Parse an absolute URL (RFC 3986), or raise Refused("invalid_url", …) with a sentence for people.
+    """Parse an absolute URL (RFC 3986), or raise Refused("invalid_url", …) that says why not.
 
-    The path is sent as given, with three exceptions that all clients make: dot segments are resolved, characters
-    outside ASCII are percent-encoded as UTF-8, the fragment is not sent.
+    The path is sent as given, with three exceptions that all clients make: dot segments are
+    resolved, characters outside ASCII are percent-encoded as UTF-8, the fragment is not sent.
     """
     _check_length(text, MAX_CHARACTERS)
     if "\\" in text:
@@ -88,7 +91,7 @@ def parse(text: str) -> URL:
 
 
 def join(base: URL, location: bytes) -> URL:
-    """Resolve the Location of a redirect (RFC 3986, 5.2), as bytes of a header; raises Refused as `parse` does."""
+    """Resolve the Location of a redirect (RFC 3986, 5.2); raises Refused as `parse` does."""
     reference = _location(location)
     if not reference or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
         absolute = reference
@@ -190,7 +193,7 @@ def _ipv6(text: str) -> str:
 
 
 def _ipv4(name: str) -> str:
-    """Read an IPv4 address in any of the spellings that inet_aton knows: decimal, octal, hex, short."""
+    """Read an IPv4 address as inet_aton does: decimal, octal, hexadecimal, short."""
     parts = name.split(".")
     try:
         numbers = [_number(part) for part in parts]
@@ -235,7 +238,7 @@ def _without_dots(path: str) -> str:
 
 
 def _location(value: bytes) -> str:
-    """Read a Location as browsers do: spaces and bytes outside ASCII are escaped, but the host is UTF-8."""
+    """Read a Location as browsers do: escape spaces and other bytes, but read the host as UTF-8."""
     [(start, rest)] = LOCATION.findall(value.strip(b" \t"))
     escaped = re.sub(rb"[ \x80-\xff]", lambda found: b"%%%02X" % found[0][0], rest)
     return str(start + escaped, "utf-8", "surrogateescape")
