@@ -156,14 +156,19 @@ def running(tree: Path, folder: Path, *arguments: str) -> Iterator[Run]:
             run.process.wait()
 
 
-@pytest.mark.parametrize("to_the_group", [False, True], ids=["signal", "ctrl-c"])
+@pytest.mark.parametrize(
+    ("number", "to_the_group"),
+    [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGHUP, True)],
+    ids=["signal", "ctrl-c", "closed-terminal"],
+)
 def test_starts_says_how_to_try_it_and_stops(
-    tree: Path, tmp_path: Path, to_the_group: bool
+    tree: Path, tmp_path: Path, number: signal.Signals, to_the_group: bool
 ) -> None:
     with running(tree, tmp_path / "data", "--port", "0") as run:
         url = run.url()
-        assert f"curl -d url=https://example.com/ '{url}/submit'" in run.out
+        assert f"curl --data-urlencode \"url=https://example.com/\" '{url}/submit'" in run.out
         assert f"curl '{url}/check?id=ID'" in run.out
+        assert f"{tree}/.venv/bin/md5light --help" in run.out
         assert f"keeps its database and mails in {tmp_path / 'data'}." in run.out
         with urllib.request.urlopen(f"{url}/healthz") as answer:
             assert answer.status == 200
@@ -172,9 +177,9 @@ def test_starts_says_how_to_try_it_and_stops(
         processes = run.processes()
         assert len(run.commands()) == 2
         if to_the_group:  # as a terminal does it
-            os.killpg(run.process.pid, signal.SIGINT)
+            os.killpg(run.process.pid, number)
         else:
-            run.process.send_signal(signal.SIGINT)
+            run.process.send_signal(number)
 
         assert run.wait() == 0, run.err
         assert not alive(processes)

@@ -83,6 +83,7 @@ def test_both_services_have_the_same_sandbox() -> None:
         "LoadCredential",
         "SetCredential",
         "OOMPolicy",
+        "MemoryMax",
         "SystemCallFilter",
     }
     one, other = (
@@ -95,6 +96,16 @@ def test_both_services_have_the_same_sandbox() -> None:
         for name in SERVICES
     )
     assert server == [*worker, "sched_setaffinity"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_that_ends_is_started_again_unless_its_configuration_is_wrong(name: str) -> None:
+    section = service_section(name)
+    assert section["Restart"] == "always"
+    assert section["RestartPreventExitStatus"].split() == ["2", "78"]
+    assert {"130", "143"} <= set(section["SuccessExitStatus"].split())
+    assert "ExecReload" not in section
+    assert section["MemoryMax"]
 
 
 def test_systemd_waits_as_long_as_a_stop_may_take() -> None:
@@ -336,12 +347,18 @@ def test_what_is_installed_works(installed: Path, packages: Path) -> None:
     assert os.readlink(installed / "usr/local/bin/md5light") == "/opt/md5light/bin/md5light"
 
 
-def test_the_user_can_be_made(installed: Path, tmp_path: Path) -> None:
+def test_the_user_and_its_maildir_can_be_made(installed: Path, tmp_path: Path) -> None:
     shutil.copytree(installed / "etc", tmp_path / "etc")
     made = run("systemd-sysusers", f"--root={tmp_path}", "md5light.conf")
     assert made.returncode == 0, made.stderr
-    name, *_, home, shell = (tmp_path / "etc/passwd").read_text().strip().split(":")
+    name, _, uid, *_, home, shell = (tmp_path / "etc/passwd").read_text().strip().split(":")
     assert (name, home, Path(shell).name) == ("md5light", "/var/lib/md5light", "nologin")
+    made = run("systemd-tmpfiles", f"--root={tmp_path}", "--create", "md5light.conf")
+    assert made.returncode == 0, made.stderr
+    maildir = (tmp_path / "var/lib/md5light/mail").stat()
+    assert maildir.st_mode & 0o777 == 0o700
+    if os.getuid() == 0:
+        assert str(maildir.st_uid) == uid
 
 
 def test_installing_again_and_uninstalling_keep_what_is_the_users(
