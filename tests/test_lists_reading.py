@@ -191,6 +191,22 @@ def test_memory_does_not_grow_with_the_list(head: str, chunk: bytes) -> None:
     assert peak(chunks(30)) < peak(chunks(10)) + 100_000
 
 
+@pytest.mark.parametrize(
+    ("format", "line"),
+    [
+        ("bsd", "MD5 (" + ")=" * 30_000 + " y z"),
+        ("sums", "a" + " " * 60_000),
+        ("urls", "http://h/a" + " x" * 30_000),
+        ("pooch", "a'' " * 15_000),
+        ("csv", 'name,url\n"' + '""' * 30_000),
+        ("ndjson", '{"url":' + "1" * 60_000 + "}"),
+    ],
+)
+@pytest.mark.timeout(10)
+def test_no_line_takes_long(format: str, line: str) -> None:
+    assert bad(f"{line}\n" * 20, format)
+
+
 def test_a_list_in_one_piece_of_a_long_line() -> None:
     assert bad(b"http://h/a\nhttp://h/" + b"b" * 32 * 2**20) == [(2, "line_too_long")]
 

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from md5light.errors import Refused
 from md5light.lists.digests import ALGORITHMS, DIGITS
 from md5light.lists.entry import Entry
 from md5light.lists.lines import Line
-from md5light.lists.reading import read
+from md5light.lists.reading import FORMATS, read
 from md5light.lists.writing import write
 
 # The same examples each time, and no time limit for one on a busy machine.
-settings.register_profile("lists", derandomize=True, database=None, deadline=None)
+settings.register_profile("lists", max_examples=50, derandomize=True, database=None, deadline=None)
 settings.load_profile("lists")
 
 #: what a list and a database can hold: everything but NUL and half surrogates
@@ -28,6 +29,17 @@ NAMES = st.one_of(
 URLS = st.text(st.sampled_from("abcXYZ019-._~%/?#[]@!$&'()*+,;="), max_size=60).map(
     lambda rest: f"http://h/{rest}"
 )
+
+
+#: beginnings of lists, after which anything may come
+OPENINGS = [
+    '{"url":"http://h/',
+    '[{"url":',
+    'url,name,md5\n"',
+    "TsvHttpData-1.0\n",
+    "MD5 (",
+    "\ufeff",
+]
 
 
 def digests_of(algorithm: str) -> st.SearchStrategy[str]:
@@ -63,6 +75,21 @@ def written_and_read(found: list[Entry], format: str, **options: Any) -> list[Li
     lines = [line for line in reading if isinstance(line, Line)]
     assert len(lines) == len(found)
     return lines
+
+
+@given(
+    st.lists(st.binary(max_size=60), max_size=4),
+    st.sampled_from(["", *OPENINGS]),
+    st.sampled_from(["auto", *FORMATS]),
+)
+def test_whatever_is_read_ends_well(chunks: list[bytes], opening: str, format: str) -> None:
+    try:
+        found = list(read([opening.encode(), *chunks], format, base="http://h/"))
+    except Refused:
+        return
+    assert found
+    for line in found:
+        line.sent.encode("utf-8")
 
 
 @given(entries())
@@ -121,7 +148,6 @@ def test_transfer_lists_are_sorted(found: list[Entry]) -> None:
 
 @given(entries())
 @pytest.mark.parametrize("format", ["csv", "ndjson", "md5sum"])
-@settings(max_examples=50)
 def test_lines_that_failed_are_read_as_they_were_sent(format: str, found: list[Entry]) -> None:
     """Also those of a list of several lines of text each."""
     reading = read(write(found, format))

@@ -16,7 +16,9 @@ from md5light.lists.names import is_absolute, unescape
 GCS_HEADER = "TsvHttpData-1.0"
 
 _SUMS = re.compile(r"[ \t]*(\\?)(\S+)(?: [ *]|[ \t])(.+)", re.DOTALL)
-_BSD = re.compile(r"\s*(\\?)([A-Za-z0-9-]+) ?\((.+)\) ?= ?(\S+)\s*", re.DOTALL | re.ASCII)
+# In two parts, around the last `)`: one pattern with both would try each `)` there is.
+_BSD_NAME = re.compile(r"\s*(\\?)([A-Za-z0-9-]+) ?\((.+)", re.DOTALL | re.ASCII)
+_BSD_DIGEST = re.compile(r" ?= ?(\S+)\s*", re.ASCII)
 
 
 def is_gcs(line: str) -> bool:
@@ -29,7 +31,7 @@ def is_sums(line: str) -> bool:
 
 
 def is_bsd(line: str) -> bool:
-    return _BSD.fullmatch(line) is not None
+    return _bsd_parts(line) is not None
 
 
 def is_pooch(line: str) -> bool:
@@ -121,15 +123,22 @@ def bsd(source: Source) -> Iterator[Line | BadLine]:
 
 
 def _bsd(maker: LineMaker, number: int, sent: str) -> Line:
-    match = _BSD.fullmatch(sent)
-    if not match:
+    parts = _bsd_parts(sent)
+    if not parts:
         raise Refused("invalid_line", "The line is not of the form ALGORITHM (NAME) = DIGEST.")
-    escaped, spelling, name, digest = match.groups()
+    escaped, spelling, name, digest = parts
     algorithm = digests.algorithm_of(spelling)
     if algorithm is None:
         raise Refused("unsupported_digest", f"“{spelling[:40]}” is not supported.")
     name = unescape(name) if escaped else name
     return maker.make(number, sent, None, name=name, expected=[digests.parse(digest, algorithm)])
+
+
+def _bsd_parts(line: str) -> tuple[str, str, str, str] | None:
+    """Return the escape mark, the algorithm, the name and the digest."""
+    before, _, after = line.rpartition(")")
+    name, digest = _BSD_NAME.fullmatch(before), _BSD_DIGEST.fullmatch(after)
+    return (name[1], name[2], name[3], digest[1]) if name and digest else None
 
 
 def _merge(first: Line, other: Line) -> Line:
