@@ -216,6 +216,8 @@ def test_a_place_is_given_back_after_any_look_up() -> None:
     for _ in range(3):
         with pytest.raises(TemporaryFailure, match="no such name"):
             lookups.run(fail, 5, Interrupt())
+    with pytest.raises(ZeroDivisionError):  # also one that nobody expects
+        lookups.run(lambda: 1 / 0, 5, Interrupt())
     stopped = Interrupt()
     stopped.end(Stopped("enough"))
     for _ in range(3):
