@@ -1,4 +1,4 @@
-"""An end to what takes too long: one thread for all that has the same time."""
+"""Deadlines: one thread ends every block that takes longer than the same time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 
 class Deadlines:
-    """Ends whatever takes longer than `seconds`.
+    """Ends each block that takes longer than `seconds`.
 
     Its thread starts with the first watch and does not outlive a fork.
     """
@@ -24,7 +24,7 @@ class Deadlines:
 
     @contextlib.contextmanager
     def watch(self, end: Callable[[], object]) -> Iterator[None]:
-        """Call `end` from another thread at the deadline, once or more, never after the block."""
+        """Call `end` from another thread, once or more, at the deadline; never after the block."""
         key = object()
         with self._changed:
             if self._thread is None:
@@ -46,12 +46,11 @@ class Deadlines:
     def _run(self) -> None:
         with self._changed:
             while not self._closed:
-                # Whatever is added while this waits is due later than it wakes up: nobody needs to
-                # wake it.
+                # A block that is added while this waits has a later deadline than this wakes up at.
                 self._changed.wait(self._expire())
 
     def _expire(self) -> float:
-        """End what is overdue, and tell how many seconds later the next may be."""
+        """End overdue blocks; return in how many seconds the next may be overdue."""
         now = time.monotonic()
         for deadline, end in self._ends.values():
             if deadline > now:

@@ -27,6 +27,8 @@ STOP_SECONDS = 20.0
 def serve(config: Config) -> bool:
     """Answer requests until SIGTERM or SIGINT; True when each was answered before the end.
 
+    It also ends, with False, when the database's file was deleted or replaced.
+
     Raises DatabaseError and ListenError when it can't start.
     """
     signals = StopSignals(*StopSignals.BOTH, on_hangup=_log_hangup)
@@ -42,15 +44,17 @@ def serve(config: Config) -> bool:
         log.info("listening", url=url_of(each))
     notify("READY=1", f"STATUS=listening on {url_of(sockets[0])}")
     watchdog = Watchdog()
-    while not signals.count:
+    while not signals.count and not database.replaced:
         server.turn(watchdog.beat())
+    if database.replaced:
+        log.error("database_replaced", reason="a new process must open the new file")
     stopping(STOP_SECONDS + DISPATCHER_SECONDS)
     in_order = server.finish(STOP_SECONDS) and health.close(DISPATCHER_SECONDS)
     if in_order:  # else threads still use the database, and would be waited for
         server.close()
         database.close()
     log.info("stopped")
-    return in_order
+    return in_order and not database.replaced
 
 
 def _log_hangup() -> None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from md5light.config import Config
 from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import (
+    DatabaseReplaced,
     DatabaseUnavailable,
     Failure,
     OperatorFailure,
@@ -434,7 +435,7 @@ class Worker:
 
     def _purge(self) -> bool:
         """Remove some old jobs; True when there may be more."""
-        return self._queue.purge(self._config.queue.retention_days * 86400) > 0
+        return self._queue.purge_expired(self._config.queue.retention_days * 86400) > 0
 
     # --- the database ------------------------------------------------------------------------------
 
@@ -456,6 +457,8 @@ class Worker:
         try:
             yield
         except DatabaseUnavailable as error:
+            if isinstance(error, DatabaseReplaced) and not self._broken.is_set():
+                raise  # ends the process: another one opens the new file
             self._database_outage.fail(reason=error)
 
 

@@ -196,6 +196,21 @@ def test_more_rings_than_a_socket_holds_wait_for_nobody(
     listener.close()
 
 
+def test_a_folder_that_takes_no_sockets_only_makes_workers_poll(
+    tmp_path: Path, stop: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As shared folders do, it refuses the socket: here its name is too long for the system."""
+    database = tmp_path / ("x" * 250)
+    listener = BellListener(database)
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("WARNING", "bell_unavailable")
+    ring(database, 1)
+    assert seconds_of_wait(listener, 0.1, stop[0]) >= 0.1
+    os.write(stop[1], b"!")
+    assert seconds_of_wait(listener, LONG, stop[0]) < LONG / 2
+    listener.close()
+
+
 def test_a_listener_holds_no_descriptor_more_after_its_end(tmp_path: Path) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))

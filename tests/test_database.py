@@ -17,10 +17,11 @@ from typing import TypeVar
 import pytest
 
 import md5light.queue.sqlite as databases
-from md5light.errors import DatabaseError, DatabaseUnavailable
+from md5light.errors import DatabaseError, DatabaseReplaced, DatabaseUnavailable
 from md5light.queue import open_database
 from md5light.queue.bell import BellListener
 from md5light.queue.database import Transaction
+from md5light.queue.jobs import Queue
 from md5light.queue.sqlite import SQLite
 from tests.child import Child
 from tests.gathering import Gathering
@@ -443,6 +444,121 @@ def test_an_engine_that_is_not_there_is_told_without_the_password() -> None:
     with pytest.raises(DatabaseError, match=r"^database postgresql://127\.0\.0\.1/md5: ") as caught:
         open_database("postgresql://md5:hunter2@127.0.0.1:1/md5", durable=True)
     assert "hunter2" not in str(caught.value)
+
+
+def replace_by_copy(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
+REPLACEMENTS: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "replaced": replace_by_copy,
+    "log deleted": lambda path: path.with_name(f"{path.name}-wal").unlink(),
+    "folder moved": lambda path: path.parent.rename(path.parent.with_name("moved")),
+}
+
+
+@pytest.mark.parametrize("replace", REPLACEMENTS.values(), ids=REPLACEMENTS.keys())
+def test_nothing_is_written_to_or_read_from_a_file_that_is_no_longer_there(
+    tmp_path: Path, replace: Callable[[Path], object]
+) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "jobs.sqlite3"
+    with closing(SQLite(str(path), durable=True)) as database:
+        database.write(insert(1))
+        assert not database.replaced
+        replace(path)
+        for _ in range(2):
+            with pytest.raises(DatabaseReplaced, match="deleted or replaced"):
+                database.write(insert(2))
+            with pytest.raises(DatabaseReplaced):
+                stored(database)
+        assert database.replaced
+
+
+def test_a_file_behind_a_link_is_the_file_that_counts(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "jobs.sqlite3"
+    link.symlink_to(tmp_path / "real" / "jobs.sqlite3")
+    SQLite(str(tmp_path / "real" / "jobs.sqlite3"), durable=True).close()
+    with closing(SQLite(str(link), durable=True)) as database:
+        database.write(insert(1))
+        assert stored(database) == [1]
+
+
+def test_opening_without_migrating_changes_nothing(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST_SCHEMA.read_text())
+    before = path.read_bytes()
+    with pytest.raises(DatabaseError, match="has schema 1, not 2 as this program: start md5light-"):
+        open_database(str(path), durable=True, migrate=False)
+    path.write_bytes(before)
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(DatabaseError, match="No such file"):
+        open_database(str(path.with_name("none")), durable=True, migrate=False)
+    assert list(path.parent.iterdir()) == [path]
+    check_upgraded(str(path))
+    with closing(open_database(str(path), durable=True, migrate=False)) as database:
+        database.write(insert(1))
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"), [(99, "it is of a newer md5light"), (0, "start md5light-server")]
+)
+def test_looking_at_another_schema_says_which_is_needed(
+    path: Path, version: int, problem: str
+) -> None:
+    SQLite(str(path), durable=True).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("update schema_version set version = ?", [version])
+    with pytest.raises(DatabaseError, match=f"has schema {version}, not 2 .*: {problem}"):
+        open_database(str(path), durable=True, migrate=False)
+
+
+def fill_and_purge(database: SQLite) -> None:
+    """Store jobs of some size that ended long ago, and remove them."""
+    ended = """
+        insert into jobs (id, url, host, status, max_attempts, created_at, finished_at)
+        values (:id, :url, 'a', 'canceled', 5, 1, 1)
+    """
+    rows = [{"id": f"{number}", "url": "x" * 1000} for number in range(3000)]
+    database.write(lambda transaction: transaction.run_many(ended, rows))
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=10)
+    while queue.purge(3600):
+        pass
+
+
+def test_a_new_file_shrinks_with_its_jobs_and_an_old_one_when_it_is_compacted(path: Path) -> None:
+    with closing(SQLite(str(path), durable=False)) as database:
+        fill_and_purge(database)
+    assert path.stat().st_size < 300_000
+    old = path.with_name("old.sqlite3")
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript(FIRST_SCHEMA.read_text())
+    with closing(SQLite(str(old), durable=False)) as database:
+        fill_and_purge(database)
+        assert database.compact() > 2_000_000
+        assert old.stat().st_size < 200_000
+        fill_and_purge(database)
+        database.write(insert(1))
+        pages = database.read(lambda transaction: transaction.one("pragma page_count"))
+        assert pages
+        assert pages["page_count"] < 150
+
+
+def test_files_made_by_root_belong_to_the_owner_of_their_folder(path: Path) -> None:
+    owner = 65534 if os.geteuid() == 0 else os.geteuid()
+    os.chown(path.parent, owner, -1)
+    listener = BellListener(path)
+    with closing(SQLite(str(path), durable=True)) as database:
+        database.write(insert(1))
+        owners = {file.name: file.stat().st_uid for file in path.parent.iterdir()}
+    listener.close()
+    bell = f"jobs.sqlite3-bell-{os.getpid()}"
+    files = ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", bell)
+    assert owners == dict.fromkeys(files, owner)
 
 
 def test_a_broken_file_is_told_as_unavailable(path: Path) -> None:

@@ -50,6 +50,25 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         service.submit(URL)
 
 
+@pytest.mark.slow
+def test_a_deleted_database_is_refused_until_new_processes_open_a_new_one(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path) as service:
+        server, pool = service.commands
+        url = origin.serve("/file", b"body")
+        assert service.result(service.submit(url))["status"] == "done"
+        for file in tmp_path.glob("md5light.sqlite3*"):
+            file.unlink()
+        answer = requests.post(f"{service.url}/submit", data={"url": url}, timeout=20)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+        assert server.process.wait(30) == 1
+        assert "event=database_replaced" in server.lines
+        pool.wait_for_line("event=worker_died")
+        service.start_server()
+        job_id = service.submit(url)
+        assert service.result(job_id, timeout=60)["status"] == "done"
+        assert pool.process.poll() is None
+
+
 def test_a_worker_taken_for_dead_that_comes_back_writes_nothing(tmp_path: Path) -> None:
     with Origin() as origin, Service(tmp_path, queue={"lease_seconds": 1}) as service:
         gate = origin.gate()

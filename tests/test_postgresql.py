@@ -11,8 +11,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -59,6 +60,12 @@ LEFT_BEHIND = """
     select name from pg_prepared_statements union all select pg_listening_channels()
     union all select objid::text from pg_locks where locktype = 'advisory'
     union all select name from pg_settings where source = 'session' and name in ('synchronous_commit', 'lock_timeout')
+"""
+
+#: cancels what each other session of the database runs just now
+CANCEL = """
+    select pg_cancel_backend(pid) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()
 """
 
 SESSIONS = """
@@ -196,6 +203,150 @@ def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
         assert command.lines.count("\n") == 1
         assert "database postgresql://127.0.0.1/md5" in command.lines
         assert "hunter2" not in command.lines
+
+
+def stranger(location: str, setup: str) -> Iterator[str]:
+    """Make a role without any right for the block, after `setup`; yields its location."""
+    role = f"role{uuid.uuid4().hex}"
+    with psycopg.connect(location, autocommit=True) as connection:
+        connection.execute(f"create role {role} login password 'hunter2'")
+        for statement in filter(str.strip, setup.format(role=role).split(";")):
+            connection.execute(statement)
+        yield location.replace("//md5light@", f"//{role}:hunter2@")
+        connection.execute(f"drop owned by {role}")
+        connection.execute(f"drop role {role}")
+
+
+REFUSALS = {
+    "no right in the schema": (
+        "revoke create on schema public from public",
+        "",
+        r"role\w+ may not create tables in schema public; ALTER DATABASE test\w+ OWNER TO role\w+$",
+    ),
+    "no such schema": (
+        "",
+        "?options=-csearch_path%3Dnone",
+        r"no schema of its search_path exists, or may be used; CREATE SCHEMA … AUTHORIZATION role",
+    ),
+    "tables of another user": (
+        "create table schema_version (version bigint); create table jobs (id bigint)",
+        "",
+        r"permission denied for table schema_version; REASSIGN OWNED BY … TO role\w+$",
+    ),
+    "read-only": (
+        "grant all on schema public to {role}",
+        "?options=-cdefault_transaction_read_only%3Don",
+        r"is read-only; name the primary server, or add \?target_session_attrs=read-write$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("setup", "options", "problem"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_at_the_start_is_one_line_that_says_what_to_do(
+    location: str, setup: str, options: str, problem: str
+) -> None:
+    with contextmanager(stranger)(location, setup) as its_location:
+        with pytest.raises(DatabaseError, match=problem) as refused:
+            open_database(its_location + options, durable=True)
+        message = str(refused.value)
+        assert message.startswith("database postgresql://127.0.0.1/test")
+        assert "\n" not in message
+        assert "hunter2" not in message
+
+
+def test_a_database_of_another_encoding_is_refused(postgresql: PostgreSQLServer) -> None:
+    for encoding in ("SQL_ASCII", "LATIN1"):
+        name = f"test{uuid.uuid4().hex}"
+        with psycopg.connect(postgresql.location(), autocommit=True) as connection:
+            connection.execute(f"create database {name} encoding '{encoding}' template template0")
+            problem = f"its encoding is {encoding}, not UTF8; make another one: CREATE DATABASE"
+            with pytest.raises(DatabaseError, match=problem):
+                open_database(postgresql.location(name), durable=True)
+            connection.execute(f"drop database {name}")
+
+
+LOSSES = {
+    "rights": (
+        "alter table jobs owner to {other}; alter table probe owner to {other}",
+        "alter table jobs owner to {role}; alter table probe owner to {role}",
+    ),
+    "table": ("alter table jobs rename to gone", "alter table gone rename to jobs"),
+    "schema": ("alter schema public rename to gone", "alter schema gone rename to public"),
+}
+
+
+@pytest.mark.parametrize(("lose", "restore"), LOSSES.values(), ids=LOSSES.keys())
+def test_rights_and_tables_that_are_gone_for_a_while_are_an_outage(
+    location: str, lose: str, restore: str
+) -> None:
+    with ExitStack() as stack:
+        other = stack.enter_context(contextmanager(stranger)(location, ""))
+        other_role = urlsplit(other).username or ""
+        its_location = stack.enter_context(
+            contextmanager(stranger)(location, "grant all on schema public to {role}")
+        )
+        role = urlsplit(its_location).username or ""
+        database = stack.enter_context(closing(open_database(its_location, durable=True)))
+        queue = make_queue(database)
+        job_id = queue.submit(URL, "files.example.com")
+        with psycopg.connect(location, autocommit=True) as connection:
+            connection.execute(lose.format(other=other_role))
+            for work in (
+                lambda: queue.submit(URL, "files.example.com"),
+                lambda: queue.get(job_id),
+                lambda: queue.claim("w1"),
+                queue.probe,
+            ):
+                with pytest.raises(
+                    DatabaseUnavailable, match=r"^database postgresql://127"
+                ) as told:
+                    work()
+                assert "hunter2" not in str(told.value)
+            connection.execute(restore.format(role=role))
+        assert queue.get(job_id)
+        assert queue.submit(URL, "files.example.com")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:secretpw%zz@h/db",
+        "postgresql://u:p@secretpw#w/rd@h/db",
+        "postgresql://u:secretpw@h/db?sslmod=require",
+        "postgresql://u:secret/pw@h/db",
+    ],
+)
+def test_a_url_that_libpq_would_quote_is_refused_without_its_text(url: str) -> None:
+    with pytest.raises(DatabaseError, match=r"^database postgresql://…: ") as refused:
+        open_database(url, durable=True)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_canceled_begin_costs_one_write_and_no_more(database: Database, location: str) -> None:
+    """The statement times out between begin and the time of the transaction."""
+    queue = make_queue(database)
+    queue.submit(URL, "files.example.com")
+    begin = database._begin  # type: ignore[attr-defined]
+    for slow in ("select pg_sleep(30)", "set local statement_timeout = 50; select pg_sleep(30)"):
+        database._begin = begin.replace("begin;", f"begin; {slow};")  # type: ignore[attr-defined]
+        with ThreadPoolExecutor() as threads, psycopg.connect(location, autocommit=True) as other:
+            broken = threads.submit(queue.submit, URL, "files.example.com")
+            wait_until(lambda: broken.done() or not other.execute(CANCEL))  # noqa: B023
+            with pytest.raises(DatabaseUnavailable):
+                broken.result(30)
+        database._begin = begin  # type: ignore[attr-defined]
+        for _ in range(CONNECTIONS + 1):
+            assert queue.get(queue.submit(URL, "files.example.com"))
+
+
+def test_looking_changes_nothing(location: str) -> None:
+    with pytest.raises(DatabaseError, match="has schema 0, not 2 as this program: start md5light-"):
+        open_database(location, durable=True, migrate=False)
+    with psycopg.connect(location) as connection:
+        tables = connection.execute("select 1 from pg_tables where schemaname = 'public'")
+        assert tables.fetchall() == []
+    open_database(location, durable=True).close()
+    open_database(location, durable=True, migrate=False).close()
 
 
 def test_connections_that_were_cut_are_replaced_at_once(database: Database, location: str) -> None:

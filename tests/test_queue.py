@@ -294,6 +294,88 @@ def test_old_jobs_are_removed_few_at_a_time(queue: Queue, outbox: Outbox, clock:
     assert {stored(queue, job_id).status for job_id in (recent, waiting)} == {"done", "queued"}
 
 
+def test_no_job_expires_while_the_clock_is_days_ahead(
+    queue: Queue, database: Database, clock: Clock
+) -> None:
+    submit(queue)
+    queue.settle(claim(queue), HASHED)
+    clock.pass_(40 * 86400)
+    assert queue.purge_expired(30 * 86400) == 0
+    clock.pass_(-40 * 86400 + 1000)
+    assert queue.purge_expired(30 * 86400) == 0
+    assert queue.purge_expired(999) == 1
+
+
+def test_a_heartbeat_or_a_result_of_a_clock_that_jumped_is_not_believed(
+    queue: Queue, database: Database, clock: Clock
+) -> None:
+    submit(queue)
+    queue.settle(claim(queue), HASHED)
+    totals = Totals(database)
+    totals.heartbeat("w1")
+    clock.pass_(40 * 86400)
+    totals.heartbeat("w1")
+    submit(queue)
+    queue.settle(claim(queue), HASHED)
+    totals.heartbeat("w2")
+    assert queue.purge_expired(30 * 86400) == 0
+    for _ in range(61):  # after ten minutes the clock is believed: it may have been behind before
+        clock.pass_(10)
+        totals.heartbeat("w1")
+    assert queue.purge_expired(30 * 86400) == 1
+
+
+def test_a_service_that_was_off_for_days_purges_again(
+    queue: Queue, database: Database, clock: Clock
+) -> None:
+    submit(queue)
+    queue.settle(claim(queue), HASHED)
+    clock.pass_(40 * 86400)
+    Totals(database).heartbeat("w1")
+    assert queue.purge_expired(30 * 86400) == 1
+
+
+def test_submissions_from_a_clock_ahead_count_for_no_limit(
+    make_queue: MakeQueue, clock: Clock
+) -> None:
+    queue = make_queue(submits_per_minute=1, mails_per_hour=1)
+    clock.pass_(40 * 86400)
+    queue.submit(URL, "files.example.com", "ann@example.com", client="198.51.100.7")
+    clock.pass_(-40 * 86400)
+    queue.submit(URL, "files.example.com", "ann@example.com", client="198.51.100.7")
+    with pytest.raises(TooMany) as refused:
+        queue.submit(URL, "files.example.com", client="198.51.100.7")
+    assert refused.value.retry_after <= 60
+
+
+def test_durations_never_go_below_zero(queue: Queue, database: Database, clock: Clock) -> None:
+    submit(queue)
+    job = claim(queue)
+    clock.pass_(-86400)
+    queue.settle(job, HASHED)
+    snapshot = Totals(database).snapshot()
+    assert (snapshot.duration_seconds, sum(snapshot.durations.values())) == (0, 1)
+
+
+def test_a_job_set_aside_comes_back_in_its_turn(make_queue: MakeQueue, clock: Clock) -> None:
+    """A retry that was due first goes before a job that was submitted earlier but due later."""
+    queue = make_queue(per_host=1)
+    first = submit(queue, "busy.example.com")
+    queue.settle(claim(queue), BROKEN)  # due again in some 10 s
+    clock.pass_(5)
+    running = submit(queue, "busy.example.com")
+    held = claim(queue)
+    assert held.id == running
+    clock.pass_(15)
+    later = submit(queue, "busy.example.com")
+    assert queue.claim("w1") is None
+    aside = [stored(queue, job_id) for job_id in (first, later)]
+    assert [job.due_at for job in aside] == [None, None]
+    assert all(job.turn for job in aside)
+    queue.settle(held, HASHED)
+    assert claim(queue).id == first
+
+
 def test_a_busy_host_delays_no_other(make_queue: MakeQueue, clock: Clock) -> None:
     queue = make_queue(per_host=2)
     busy = [submit(queue, "busy.example.com") for _ in range(50)]

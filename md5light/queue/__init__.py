@@ -1,4 +1,4 @@
-"""Jobs and what is owed for them: all SQL, on whatever database the configuration names."""
+"""The queue: jobs and owed mails in the database that the configuration names; all SQL is here."""
 
 from __future__ import annotations
 
@@ -6,35 +6,48 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from md5light.config.database_url import PREFIX
 from md5light.errors import DatabaseError
 from md5light.queue import bell
 from md5light.queue.database import Database, Listener
 from md5light.queue.sqlite import SQLite
 
 #: a location that begins so is not a file
-POSTGRESQL = "postgresql://"
+POSTGRESQL = PREFIX
 
 
 def open_database(
-    location: str, *, durable: bool, create: bool = True, clock: Callable[[], float] | None = None
+    location: str,
+    *,
+    durable: bool,
+    create: bool = True,
+    migrate: bool = True,
+    clock: Callable[[], float] | None = None,
 ) -> Database:
-    """Open the database that the configuration names, bringing its schema up to date.
+    """Open the database that the configuration names.
 
-    `durable` makes each commit survive the loss of power; without it that may undo the latest commits, while a
-    killed process never does. Without `create` a file must be there. `clock` tells Unix seconds; without it the
-    time is the database's own.
-    Raises DatabaseError when that can't be done.
+    `durable` makes each commit survive a power failure; without it the latest commits may be lost
+    then, but never by the death of a process. Without `create` a file must exist. With `migrate`
+    the schema is made or brought up to date; without, nothing is changed, and another version is an
+    error. `clock` returns Unix seconds; the default is the database's own time.
+    Raises DatabaseError: one line that says what to do, without any password.
     """
     if location.startswith(POSTGRESQL):
         _require_psycopg()
         from md5light.queue.postgresql import PostgreSQL
 
-        return PostgreSQL(location, durable=durable, clock=clock)
-    return SQLite(location, durable=durable, create=create, clock=clock or time.time)
+        return PostgreSQL(location, durable=durable, migrate=migrate, clock=clock)
+    return SQLite(
+        location,
+        durable=durable,
+        create=create and migrate,
+        migrate=migrate,
+        clock=clock or time.time,
+    )
 
 
 def listen(location: str) -> Listener:
-    """Make what idle workers of the database wait on."""
+    """Return the listener by which idle workers wait for new jobs."""
     if location.startswith(POSTGRESQL):
         from md5light.queue.postgresql import NotifyListener
 

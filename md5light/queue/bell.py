@@ -1,7 +1,8 @@
-"""Waking idle workers of this machine: a datagram beside the database, to be had for almost nothing.
+"""The bell: a datagram beside the database file that wakes idle workers of this machine.
 
-Whoever commits new work rings; whoever waits for work listens. A ring may get lost (a full buffer, another
-machine), so listeners poll as well: ringing only makes them quick.
+A commit of new jobs rings; idle workers listen. A ring may get lost (a full buffer, another
+machine), so listeners poll, too: the bell only makes them quick. Where the folder takes no Unix
+sockets (some shared and network file systems), they only poll.
 """
 
 from __future__ import annotations
@@ -13,37 +14,52 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from md5light.logs import Log
+from md5light.queue import owner
 from md5light.queue.database import Listener
+
+log = Log(__name__)
 
 
 class BellListener(Listener):
-    """Hears the bell of one SQLite file; of the processes that share the socket each ring reaches one."""
+    """Hears the bell of one SQLite file.
+
+    Of the processes that share the listener, each ring wakes one.
+    """
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.name}-bell-{os.getpid()}")
         self._owner = os.getpid()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
-        self._path.unlink(missing_ok=True)
-        with _address(self._path) as address:
-            self._socket.bind(address)
+        try:
+            self._bind()
+        except OSError as error:
+            log.warning("bell_unavailable", folder=database.parent, reason=error.strerror)
 
     def wait(self, timeout: float, stop: int) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(stop, select.POLLIN)
         poll.poll(timeout * 1000)
-        with contextlib.suppress(BlockingIOError):  # a sibling was quicker
+        with contextlib.suppress(BlockingIOError):  # another process of the pool was quicker
             self._socket.recv(1)
 
     def close(self) -> None:
         self._socket.close()
         if os.getpid() == self._owner:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _bind(self) -> None:
+        self._path.unlink(missing_ok=True)
+        with _address(self._path) as address:
+            self._socket.bind(address)
+        owner.give_to_folders_owner(self._path)
 
 
 def ring(database: Path, times: int) -> None:
-    """Tell every pool that listens beside `database` of `times` new jobs; never waits, never fails."""
+    """Tell each pool that listens beside `database` of `times` new jobs; never waits or fails."""
     for path in database.parent.glob(f"{_literal(database.name)}-bell-*"):
         with (
             contextlib.suppress(OSError),
@@ -69,7 +85,7 @@ def _literal(name: str) -> str:
 
 @contextlib.contextmanager
 def _address(path: Path) -> Iterator[str]:
-    """Give a socket address for `path` that fits sun_path's 108 bytes, however deep the folder (unix(7))."""
+    """Yield a socket address for `path` that fits into the 108 bytes of unix(7), however deep."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

@@ -30,6 +30,8 @@ class Transaction(ABC):
     def __init__(self) -> None:
         #: new jobs, of which idle workers are told after the commit
         self.rings = 0
+        #: whether the engine may give space back to the file system after the commit
+        self.trims = False
 
     @abstractmethod
     def all(self, sql: str, **parameters: object) -> list[Row]:
@@ -55,6 +57,10 @@ class Transaction(ABC):
     @abstractmethod
     def try_lock(self, name: str) -> bool:
         """Lock the name until the commit; False when another transaction holds it."""
+
+    def trim(self) -> None:
+        """Give some space of removed rows back once this is committed, if the engine doesn't."""
+        self.trims = True
 
     def ring(self) -> None:
         """Wake an idle worker once this transaction is committed."""
@@ -85,6 +91,9 @@ class Database(ABC):
     #: names the database in messages, without any password
     name: str
 
+    #: its file was deleted or replaced: reads and writes fail until a new process opens it
+    replaced = False
+
     @abstractmethod
     def close(self) -> None:
         """Close every connection; no thread may be using one."""
@@ -109,16 +118,39 @@ class Database(ABC):
         under way. `work` returns a result for each item.
         """
 
+    #: the reason why tables of another program are refused
+    foreign = "belongs to another program"
+
     @abstractmethod
     def _tables(self, transaction: Transaction) -> set[str]:
         """Return the names of the tables there are."""
 
+    @abstractmethod
+    def compact(self) -> int:
+        """Give unused space back to the file system; return how many bytes that were.
+
+        It needs the database for itself for some seconds a gigabyte. Raises NotDone where the
+        engine does it by itself.
+        """
+
     def check_schema(self, transaction: Transaction) -> None:
-        """Raise DatabaseUnavailable when another program has changed the schema's version."""
-        current = self._version(transaction)
-        if current != len(_versions()):
-            raise DatabaseUnavailable(
-                f"database {self.name}: has schema {current}, not this program's"
+        """Raise DatabaseUnavailable when another program has changed the schema."""
+        try:
+            self._require_schema(transaction)
+        except DatabaseError as error:
+            raise DatabaseUnavailable(error.message) from None
+
+    def _require_schema(self, transaction: Transaction) -> None:
+        """Raise DatabaseError unless the schema is of this program's version."""
+        found, needed = self._version(transaction), len(_versions())
+        if found != needed:
+            remedy = (
+                "start md5light-server or md5light-worker, which bring it up to date"
+                if found < needed
+                else "it is of a newer md5light"
+            )
+            raise DatabaseError(
+                f"database {self.name}: has schema {found}, not {needed} as this program: {remedy}"
             )
 
     def _migrate(self, transaction: Transaction) -> None:
@@ -144,7 +176,7 @@ class Database(ABC):
         if not tables:
             return 0
         if not tables >= {"schema_version", "jobs"}:
-            raise DatabaseError(f"database {self.name}: belongs to another program")
+            raise DatabaseError(f"database {self.name}: {self.foreign}")
         row = transaction.one("select version from schema_version")
         return int(row["version"]) if row else 0
 

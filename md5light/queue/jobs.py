@@ -313,9 +313,19 @@ class Queue:
             before = transaction.now() - older_than_seconds
             removed = transaction.all(PURGE, before=before, rows=rows)
             outbox.remove(transaction, "job", [row["id"] for row in removed])
+            transaction.trim()
             return len(removed)
 
         return self._database.write(work)
+
+    def purge_expired(self, retention_seconds: float, *, rows: int = 500) -> int:
+        """Purge jobs whose retention is over, but none while the clock is implausible.
+
+        A clock that is days ahead (before NTP has set it) would make every job look old.
+        """
+        if self._database.read(totals.is_clock_implausible):
+            return 0
+        return self.purge(retention_seconds, rows=rows)
 
     def probe(self) -> None:
         """Prove by writing that the database can be written and has this program's schema."""

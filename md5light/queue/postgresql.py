@@ -1,8 +1,8 @@
 """Many machines: a PostgreSQL server, reached through psycopg.
 
-A pooler that gives each transaction another session (PgBouncer's transaction mode) may stand between: settings are
-local to their transaction, and locks end at the commit. Only where no pooler is found are statements prepared, the
-server told how soon to miss us, and workers woken by LISTEN; elsewhere they poll.
+A pooler that gives each transaction another session (PgBouncer in transaction mode) may stand
+between: settings are local to their transaction, and locks end at the commit. Only without a pooler
+are statements prepared, the server's timeouts set, and workers woken by LISTEN; else they poll.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from md5light.config import database_url
 from md5light.deadlines import Deadlines
-from md5light.errors import DatabaseError, DatabaseUnavailable
+from md5light.errors import DatabaseError, DatabaseUnavailable, NotDone
 from md5light.queue.commits import Collision, SharedCommits
 from md5light.queue.database import Listener, Row, Transaction
 
@@ -36,28 +39,32 @@ Connection = psycopg.Connection[Row]
 #: connections that one process holds at most, one of which writes; its threads take turns
 CONNECTIONS = 4
 
-#: how soon a server or network that is gone is noticed (libpq, "Parameter Key Words"): seconds, the last milliseconds
-PATIENCE = "connect_timeout=5 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=10000"
+#: how soon we notice that a server or network is gone (libpq, "Parameter Key Words"): seconds, the
+#: last in milliseconds
+CLIENT_TIMEOUTS = (
+    "connect_timeout=5 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 "
+    "tcp_user_timeout=10000"
+)
 
-#: how soon the server notices that a client is gone, in the units above: where one has just sent half of something,
-#: none of the limits below counts, and what it has locked would stay locked for hours
-SERVER_PATIENCE = """
+#: how soon the server notices that we are gone, in the same units: after half a message none of
+#: LIMITS counts, and our locks would last for hours
+SERVER_TIMEOUTS = """
     set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3;
     set tcp_user_timeout = 10000
 """
 
-#: a transaction that is not done by then is cut off: nothing else tells of packets that are lost behind a proxy
+#: a transaction that takes longer is cut off: nothing else tells of packets lost behind a proxy
 ANSWER_SECONDS = 10.0
 
-#: seconds in which nobody tries to connect after nobody answered: what comes meanwhile fails at once, or it'd pile up
+#: after a connection attempt without any answer, others fail at once for so long, or they'd pile up
 UNREACHABLE_SECONDS = 1.0
 
-#: a connection is replaced after so many seconds: statements were planned for the table as it was, and names may have
-#: come to mean another server
+#: age at which a connection is replaced: its plans were made for the table as it was, and the
+#: server's name may have come to mean another one
 CONNECTION_SECONDS = 60.0
 
-#: how long a transaction waits for another one's lock and for any statement, and how long the server keeps the locks
-#: of one whose client is not heard of again
+#: how long a transaction waits for a lock and for any statement, and how long the server keeps the
+#: locks of a silent client
 LIMITS = {
     "lock_timeout": "5s",
     "statement_timeout": "8s",
@@ -68,25 +75,41 @@ LIMITS = {
 PREPARE_THRESHOLD = 5
 
 #: errors after which PostgreSQL has given up the transaction for the sake of another one
-COLLISIONS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+COLLISIONS = (errors.DeadlockDetected, errors.SerializationFailure)
+
+#: what the server says of rights and missing objects: the operator's, or of a restore under way
+UNUSABLE = (
+    errors.InsufficientPrivilege,
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+    errors.InvalidSchemaName,
+)
 
 CHANNEL = "md5light_jobs"
 
 #: seconds that workers only poll after the listening connection broke
 RELISTEN_SECONDS = 5.0
 
-#: transactions that migrate lock this
+#: name of the lock of transactions that migrate
 MIGRATION = "schema"
 
-#: room for new versions of a row in its page, and dead ones removed soon: each job's row is written several times
+#: room for new versions of a row in its page, and dead ones removed soon: each job's row is written
+#: several times
 TUNE = """
-    alter table jobs set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)
+    alter table jobs set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02,
+        autovacuum_vacuum_cost_delay = 0)
 """
 
 #: names of locks as PostgreSQL has them
 KEY = "hashtextextended(:name, 5)"
 
 NOW = "extract(epoch from now())::double precision"
+
+#: what a connection is to, for messages
+ABOUT = """
+    select current_schema() as schema, quote_ident(current_database()) as database,
+        quote_ident(current_user) as role, current_setting('server_encoding') as encoding
+"""
 
 
 class PostgreSQLTransaction(Transaction):
@@ -137,13 +160,25 @@ class PostgreSQLTransaction(Transaction):
 class PostgreSQL(SharedCommits):
     """Access to a PostgreSQL database: reads side by side, one commit for all waiting writes.
 
-    `durable` is synchronous_commit.
+    `durable` means synchronous_commit.
     """
 
-    def __init__(self, location: str, *, durable: bool, clock: Callable[[], float] | None) -> None:
+    foreign = (
+        "belongs to another program; give md5light a schema of its own: CREATE SCHEMA md5light, "
+        "and ?options=-csearch_path%3Dmd5light at the end of the URL"
+    )
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        durable: bool,
+        migrate: bool = True,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         super().__init__()
+        self._location = _checked(location)
         self.name = _without_password(location)
-        self._location = location
         self._clock = clock
         limits = {"synchronous_commit": "on" if durable else "off", **LIMITS}
         settings = "; ".join(f"set local {name} = '{value}'" for name, value in limits.items())
@@ -153,7 +188,7 @@ class PostgreSQL(SharedCommits):
         self._idle: deque[tuple[Connection, float]] = deque()
         self._readers = _Turns(CONNECTIONS - 1)
         self._unreachable_until = 0.0
-        self._open()
+        self._open(migrate)
 
     def close(self) -> None:
         self._close_idle()
@@ -163,16 +198,16 @@ class PostgreSQL(SharedCommits):
         with self._reporting(), self._readers:
             for last in (False, True):
                 with self._connection(fresh=last) as connection:
+                    now = self._clock and self._clock()
                     try:
-                        return work(
-                            PostgreSQLTransaction(connection, self._clock and self._clock())
-                        )
+                        return work(PostgreSQLTransaction(connection, now))
                     except psycopg.OperationalError:
-                        if (
-                            last or not connection.closed
-                        ):  # one that lay idle may have been cut meanwhile
+                        if last or not connection.closed:  # an idle one may have been cut
                             raise
         raise AssertionError("the last try returns or raises")
+
+    def compact(self) -> int:
+        raise NotDone(f"database {self.name}: PostgreSQL reuses its space by itself (autovacuum)")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[PostgreSQLTransaction]:
@@ -189,31 +224,31 @@ class PostgreSQL(SharedCommits):
                 yield PostgreSQLTransaction(connection, now)
                 connection.execute("commit")
             except BaseException:
-                if not connection.closed:
+                with contextlib.suppress(psycopg.Error):  # then the connection is not kept
                     connection.execute("rollback")
                 raise
 
     def _start(self, connection: Connection) -> float:
-        """Begin and tell the transaction's time, in one round trip."""
+        """Begin, and return the transaction's time, in one round trip."""
         cursor = connection.execute(self._begin, prepare=False)
         while cursor.nextset():
             pass
         (row,) = cursor.fetchall()
         return self._clock() if self._clock else float(next(iter(row.values())))
 
-    def _committed(self, transaction: Transaction, writes: int) -> None:  # noqa: ARG002 - however many
-        """Wake all who listen, outside the transaction: commits with a NOTIFY wait for each other."""
+    def _committed(self, transaction: Transaction, writes: int) -> None:  # noqa: ARG002
+        """Wake all listeners, after the transaction: commits with a NOTIFY wait for each other."""
+        sql = "select pg_notify(:channel, '')"
         if transaction.rings:
             with contextlib.suppress(DatabaseUnavailable):
-                self.read(
-                    lambda notifying: notifying.all(
-                        "select pg_notify(:channel, '')", channel=CHANNEL
-                    )
-                )
+                self.read(lambda notifying: notifying.all(sql, channel=CHANNEL))
 
     @contextlib.contextmanager
     def _connection(self, *, fresh: bool = False) -> Iterator[Connection]:
-        """Lend a connection until its deadline, after a failure a fresh one; those that broke are not kept."""
+        """Lend a connection until its deadline, after a failure a fresh one.
+
+        It is kept only when it is open and outside of any transaction.
+        """
         if fresh:
             self._close_idle()
         try:
@@ -224,24 +259,25 @@ class PostgreSQL(SharedCommits):
             try:
                 yield connection
             finally:
-                if connection.closed or time.monotonic() > until:
-                    connection.close()
-                else:
+                idle = connection.info.transaction_status == TransactionStatus.IDLE
+                if idle and time.monotonic() < until:
                     self._idle.append((connection, until))
+                else:
+                    connection.close()
 
     def _connect(self) -> Connection:
         if time.monotonic() < self._unreachable_until:
             raise psycopg.OperationalError("nobody answered a moment ago")
         try:
             connection = _connect(self._location)
-        except psycopg.errors.ConnectionTimeout:
+        except errors.ConnectionTimeout:
             self._unreachable_until = time.monotonic() + UNREACHABLE_SECONDS
             raise
         try:
             with _cut(connection, self._deadlines):
                 if not _is_pooled(connection):
                     connection.prepare_threshold = PREPARE_THRESHOLD
-                    connection.execute(SERVER_PATIENCE)
+                    connection.execute(SERVER_TIMEOUTS)
         except BaseException:
             connection.close()
             raise
@@ -254,27 +290,40 @@ class PostgreSQL(SharedCommits):
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Turn what an unusable database raises into DatabaseUnavailable; our own mistakes stay what they are."""
+        """Raise DatabaseUnavailable for an unusable database; mistakes of ours stay as they are."""
         try:
             yield
-        except (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.DataError):
-            raise
         except psycopg.Error as error:
+            ours = (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.DataError)
+            if isinstance(error, ours) and not isinstance(error, UNUSABLE):
+                raise
             reason = " ".join(str(error).split()) or type(error).__name__
             kind = Collision if isinstance(error, COLLISIONS) else DatabaseUnavailable
             raise kind(f"database {self.name}: {reason}") from error
 
-    def _open(self) -> None:
-        """Bring the schema up to date, on a connection without limits: that may take its time."""
+    def _open(self, migrate: bool) -> None:
+        """Prepare the schema, on a connection without limits: that may take its time."""
         try:
             with (
                 self._reporting(),
                 _connect(self._location) as connection,
                 connection.transaction(),
             ):
-                self._migrate_locked(PostgreSQLTransaction(connection))
+                self._prepare(PostgreSQLTransaction(connection), migrate)
         except DatabaseUnavailable as error:
-            raise DatabaseError(str(error)) from None
+            raise DatabaseError(error.message) from None
+
+    def _prepare(self, transaction: Transaction, migrate: bool) -> None:
+        about = transaction.one(ABOUT) or {}
+        if problem := _unfit(about):
+            raise DatabaseError(f"database {self.name}: {problem}")
+        try:
+            if migrate:
+                self._migrate_locked(transaction)
+            else:
+                self._require_schema(transaction)
+        except (*UNUSABLE, errors.ReadOnlySqlTransaction) as error:
+            raise DatabaseError(f"database {self.name}: {_remedy(error, about)}") from None
 
     def _migrate_locked(self, transaction: Transaction) -> None:
         transaction.lock([MIGRATION])
@@ -288,11 +337,39 @@ class PostgreSQL(SharedCommits):
         return {row["tablename"] for row in transaction.all(sql)}
 
 
+def _unfit(about: Row) -> str:
+    """Return why a database can't hold the queue, and the remedy; empty: it can."""
+    if about["encoding"] != "UTF8":
+        return (
+            f"its encoding is {about['encoding']}, not UTF8; make another one: "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if about["schema"] is None:
+        return (
+            "no schema of its search_path exists, or may be used; "
+            f"CREATE SCHEMA … AUTHORIZATION {about['role']}"
+        )
+    return ""
+
+
+def _remedy(error: psycopg.Error, about: Row) -> str:
+    """Return what the server refused while the schema was prepared, and the remedy."""
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return "is read-only; name the primary server, or add ?target_session_attrs=read-write"
+    refused = error.diag.message_primary or type(error).__name__
+    if refused.startswith("permission denied for schema"):
+        return (
+            f"{about['role']} may not create tables in schema {about['schema']}; "
+            f"ALTER DATABASE {about['database']} OWNER TO {about['role']}"
+        )
+    return f"{refused}; REASSIGN OWNED BY … TO {about['role']}"
+
+
 class _Turns:
     """Lets `count` threads at a time into its block, in the order they came.
 
-    A semaphore lets whoever has just left in again before those that wait: threads that read all the time would keep
-    the others out.
+    A semaphore would let a thread in again before those that wait: threads that read all the time
+    would keep the others out.
     """
 
     def __init__(self, count: int) -> None:
@@ -348,7 +425,7 @@ class NotifyListener(Listener):
             self._connection = None
 
     def _listening(self) -> Connection | None:
-        """Return the connection that hears, None where none can be had now, or behind a pooler never."""
+        """Return the connection that listens; None while there is none, behind a pooler always."""
         if self._connection is None and time.monotonic() >= self._listen_at:
             self._connection = _connect(self._location)
             with _cut(self._connection, self._deadlines):
@@ -361,11 +438,12 @@ class NotifyListener(Listener):
 
 
 def _connect(location: str) -> Connection:
-    """Connect with the patience above, unless the location says otherwise."""
+    """Connect with the timeouts above, unless the location says otherwise."""
     parameters = {
-        **conninfo_to_dict(PATIENCE),
+        **conninfo_to_dict(CLIENT_TIMEOUTS),
         "application_name": "md5light",
         **conninfo_to_dict(location),
+        "client_encoding": "UTF8",
     }
     return psycopg.connect(
         make_conninfo("", **parameters),
@@ -376,15 +454,15 @@ def _connect(location: str) -> Connection:
 
 
 def _is_pooled(connection: Connection) -> bool:
-    """Tell whether a pooler stands between: it answers for itself at first, and knows no process of the server's."""
+    """Tell whether a pooler stands between: it names another process than the session's."""
     (row,) = connection.execute("select pg_backend_pid() as process").fetchall()
     return bool(row["process"] != connection.info.backend_pid)
 
 
 @contextlib.contextmanager
 def _cut(connection: Connection, deadlines: Deadlines) -> Iterator[None]:
-    """Shut the connection's socket down when the block takes too long; who waits for an answer finds it closed."""
-    # A descriptor of its own: that of the connection may be closed meanwhile, and be another one's then.
+    """Shut the connection's socket down when the block takes too long, which ends its waits."""
+    # A descriptor of its own: that of the connection may be closed and used again for another one.
     with (
         socket.socket(fileno=os.dup(connection.fileno())) as twin,
         deadlines.watch(lambda: _shut(twin)),
@@ -399,10 +477,18 @@ def _shut(connection: socket.socket) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _translated(sql: str, now_is_known: bool) -> Any:
-    """Put a statement into psycopg's words: %(name)s for :name."""
+    """Write a statement as psycopg takes it: %(name)s for :name."""
     if not now_is_known:
         sql = re.sub(r":now\b", NOW, sql)
     return re.sub(r"(?<!:):([a-z_]\w*)", r"%(\1)s", sql.replace("%", "%%"))
+
+
+def _checked(location: str) -> str:
+    """Return the URL if libpq can read it; its own messages would quote the password."""
+    try:
+        return database_url.checked(location)
+    except ValueError as error:
+        raise DatabaseError(f"database postgresql://…: {error}") from None
 
 
 def _without_password(location: str) -> str:

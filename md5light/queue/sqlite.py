@@ -12,35 +12,38 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from md5light.errors import DatabaseError, DatabaseUnavailable
-from md5light.queue import bell
+from md5light.errors import DatabaseError, DatabaseReplaced, DatabaseUnavailable
+from md5light.queue import bell, owner
 from md5light.queue.commits import SharedCommits
 from md5light.queue.database import Row, Transaction
 
 T = TypeVar("T")
 
-#: seconds that a transaction waits for the write lock before it is given up
+#: seconds that a transaction waits for the write lock before it fails
 LOCK_SECONDS = 5.0
 
-#: seconds between two tries for the lock: the first pause, which is less than a commit takes, and the longest
+#: seconds between two tries for the lock: the first pause, less than a commit, and the longest
 FIRST_PAUSE_SECONDS = 0.00005
 LONGEST_PAUSE_SECONDS = 0.002
 
-#: bytes of a page in a new file: a job changes little in some eight pages, each of which goes into the log whole
+#: bytes of a page in a new file: a job changes little in some eight pages, and each page that
+#: changes goes into the log whole
 PAGE_SIZE = 2048
 
-#: writes of a process after which the write-ahead log is written back into the file: each time costs four fsyncs
+#: writes of a process after which it writes the log back into the file, at four fsyncs each time
 CHECKPOINT_WRITES = 400
 
-#: pages of the log after which SQLite writes it back by itself: after large writes, such as a removal of old jobs
+#: pages of the log after which SQLite writes it back by itself: after large writes, such as a purge
 CHECKPOINT_PAGES = 8000
 
-#: seconds that a process tries to write the log back whole; a long read (a backup) keeps it from that
+#: seconds that a process tries to write the whole log back; a long read (a backup) prevents it
 RESTART_SECONDS = 0.02
 
-#: bytes to which the write-ahead log is cut back after that
+#: bytes to which the log is cut after that
 JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
 
+#: free pages given back to the file system by one purge
+TRIMMED_PAGES = 1000
 
 #: what statements say for engines with more than one writer at a time
 ROW_LOCK = " for update skip locked"
@@ -83,7 +86,7 @@ class SQLiteTransaction(Transaction):
 class SQLite(SharedCommits):
     """Access to an SQLite file: reads side by side, one commit for all waiting writes.
 
-    `durable` is synchronous=FULL.
+    `durable` means synchronous=FULL.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class SQLite(SharedCommits):
         *,
         durable: bool,
         create: bool = True,
+        migrate: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
@@ -101,21 +105,15 @@ class SQLite(SharedCommits):
         self._clock = clock
         self._readers: deque[sqlite3.Connection] = deque()
         self._writes_to_checkpoint = CHECKPOINT_WRITES
+        #: device and inode of the file and of its log, as they were opened
+        self._identity: list[tuple[int, int]] = []
         try:
-            if create:
-                self._create_private()
-            else:
-                self.path.stat()
-            self._writer = self._connect()
-            with _closed_on_error(self._writer):
-                self._writer.execute("pragma busy_timeout = 0")  # _patiently waits in its place
-                with self._transaction() as transaction:
-                    self._migrate(transaction)
+            self._open(create, migrate)
         except (sqlite3.Error, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise DatabaseError(f"database {self.path}: {reason}") from None
         except DatabaseUnavailable as error:
-            raise DatabaseError(str(error)) from None
+            raise DatabaseError(error.message) from None
 
     def close(self) -> None:
         while self._readers:
@@ -123,15 +121,46 @@ class SQLite(SharedCommits):
         self._writer.close()
 
     def read(self, work: Callable[[Transaction], T]) -> T:
+        self._check_identity()
         with self._reader() as connection:
             return work(SQLiteTransaction(connection, self._clock))
+
+    def compact(self) -> int:
+        with self._reporting():
+            before = self._size_without_log()
+            # From now on pages are given back after each purge, as in new files.
+            self._writer.execute("pragma auto_vacuum = incremental")
+            _retry(self._writer, "vacuum", LOCK_SECONDS)
+            return before - self._size_without_log()
+
+    def _size_without_log(self) -> int:
+        _retry(self._writer, "pragma wal_checkpoint(truncate)", LOCK_SECONDS)
+        return self.path.stat().st_size
+
+    def _open(self, create: bool, migrate: bool) -> None:
+        if create:
+            self._create_private()
+        else:
+            self.path.stat()
+        self._writer = self._connect()
+        with _closed_on_error(self._writer):
+            if migrate:
+                self._set_up_file()
+            self._writer.execute("pragma busy_timeout = 0")  # _retry waits in its place
+            if migrate:
+                with self._transaction() as transaction:
+                    self._migrate(transaction)
+            else:
+                self._require_schema(SQLiteTransaction(self._writer, self._clock))
+            self._identity = self._find_identity()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[SQLiteTransaction]:
         with self._reporting():
-            _patiently(self._writer, "begin immediate", LOCK_SECONDS)
+            _retry(self._writer, "begin immediate", LOCK_SECONDS)
             try:
                 yield SQLiteTransaction(self._writer, self._clock)
+                self._check_identity()
                 self._writer.execute("commit")
             except BaseException:
                 if self._writer.in_transaction:
@@ -141,23 +170,29 @@ class SQLite(SharedCommits):
     def _committed(self, transaction: Transaction, writes: int) -> None:
         if transaction.rings:
             bell.ring(self.path, transaction.rings)
+        if transaction.trims:
+            self._trim()
         self._writes_to_checkpoint -= writes
         if self._writes_to_checkpoint <= 0:
             self._checkpoint()
 
-    def _checkpoint(self) -> None:
-        """Write the log back now and then, and let it begin anew.
+    def _trim(self) -> None:
+        """Give some free pages back; a file made without auto_vacuum has none to give."""
+        with contextlib.suppress(sqlite3.Error):  # another process writes: the next purge tries
+            # execute() would stop after the first page.
+            self._writer.executescript(f"pragma incremental_vacuum({TRIMMED_PAGES})")
 
-        Left to itself, SQLite lets others write meanwhile, so that under load the log is never written back whole:
-        it grows for ever, and each commit does the work again. So most is written back beside the others (passive),
-        and the rest while nobody writes (restart).
+    def _checkpoint(self) -> None:
+        """Write the log back, so that it starts again at its beginning.
+
+        SQLite's own checkpoints let others write at the same time, so that under load they never
+        write the whole log back: it would grow without end, and each commit would repeat the work.
+        So most is written back beside the others (passive), the rest while nobody writes (restart).
         """
         self._writes_to_checkpoint = CHECKPOINT_WRITES
-        with contextlib.suppress(
-            sqlite3.Error
-        ):  # what matters is committed; the next time may be a better one
+        with contextlib.suppress(sqlite3.Error):  # all is committed; the next time may be better
             self._writer.execute("pragma wal_checkpoint(passive)")
-            _patiently(self._writer, "pragma wal_checkpoint(restart)", RESTART_SECONDS)
+            _retry(self._writer, "pragma wal_checkpoint(restart)", RESTART_SECONDS)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -173,7 +208,7 @@ class SQLite(SharedCommits):
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Turn what an unusable file raises into DatabaseUnavailable; our own mistakes stay what they are."""
+        """Raise DatabaseUnavailable for an unusable file; mistakes of ours stay as they are."""
         try:
             yield
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
@@ -181,10 +216,41 @@ class SQLite(SharedCommits):
         except sqlite3.Error as error:
             raise DatabaseUnavailable(f"database {self.path}: {error}") from error
 
+    def _check_identity(self) -> None:
+        """Raise DatabaseReplaced when the file or its log is no longer the one that was opened.
+
+        A commit to a deleted file would be lost with the process.
+        """
+        if self._identity and self._find_identity() != self._identity:
+            self.replaced = True
+            raise DatabaseReplaced(
+                f"database {self.path}: its file was deleted or replaced while it was in use"
+            )
+
+    def _find_identity(self) -> list[tuple[int, int]]:
+        """Return device and inode of the file and of its log, nothing where one can't be found."""
+        file = os.path.realpath(self.path)  # SQLite's log lies beside the target of a link
+        try:
+            found = [os.stat(file), os.stat(f"{file}-wal")]
+        except OSError:
+            return []
+        return [(status.st_dev, status.st_ino) for status in found]
+
     def _create_private(self) -> None:
-        """Make a new file readable by its owner alone: it holds mail addresses."""
+        """Make a new file readable by its owner alone: it holds mail addresses.
+
+        SQLite gives its log the owner and the mode of the file.
+        """
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(self.path, flags, 0o600))
+            owner.give_to_folders_owner(self.path)
+
+    def _set_up_file(self) -> None:
+        """Set what a new file keeps for good; a file that has pages keeps what it has."""
+        self._writer.execute(f"pragma page_size = {PAGE_SIZE}")
+        self._writer.execute("pragma auto_vacuum = incremental")
+        _retry(self._writer, "pragma journal_mode = wal", LOCK_SECONDS)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -192,10 +258,6 @@ class SQLite(SharedCommits):
         )
         connection.row_factory = _row
         with _closed_on_error(connection):
-            connection.execute(
-                f"pragma page_size = {PAGE_SIZE}"
-            )  # of a file that has pages it stays what it is
-            _patiently(connection, "pragma journal_mode = wal", LOCK_SECONDS)
             connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
             connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute(f"pragma journal_size_limit = {JOURNAL_SIZE_LIMIT}")
@@ -203,10 +265,8 @@ class SQLite(SharedCommits):
         return connection
 
     def _tables(self, transaction: Transaction) -> set[str]:
-        return {
-            row["name"]
-            for row in transaction.all("select name from sqlite_master where type = 'table'")
-        }
+        rows = transaction.all("select name from sqlite_master where type = 'table'")
+        return {row["name"] for row in rows}
 
 
 @contextlib.contextmanager
@@ -218,26 +278,27 @@ def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _patiently(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
-    """Run a statement that needs a lock, trying often: SQLite's own waiting grows to 100 ms a try."""
+def _retry(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
+    """Run a statement that needs a lock, trying often: SQLite's own waits grow to 100 ms."""
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
-    while not _done(connection, statement, last=time.monotonic() > deadline):
+    while not _try(connection, statement, last=time.monotonic() > deadline):
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - not a secret
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-def _done(connection: sqlite3.Connection, statement: str, *, last: bool) -> bool:
-    """Try a statement; False when a lock kept it from its end, which at the `last` try is an error."""
+def _try(connection: sqlite3.Connection, statement: str, *, last: bool) -> bool:
+    """Run a statement; False where a lock prevented it, which at the `last` try is an error.
+
+    For a checkpoint it is none.
+    """
     try:
         row = connection.execute(statement).fetchone()
     except sqlite3.OperationalError as error:
         if last or "locked" not in str(error):
             raise
         return False
-    return (
-        last or row is None or not row.get("busy")
-    )  # a checkpoint is not an error where others are in its way
+    return last or row is None or not row.get("busy")
 
 
 def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:

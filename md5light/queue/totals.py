@@ -1,7 +1,7 @@
-"""Totals: what has happened so far, counted in the transactions in which it happens, and the present.
+"""Totals: counts of all that has happened, and a snapshot of the service.
 
-The counts are rows of their own: they are right for any number of processes, survive restarts and
-purges, and cost nothing to read however many jobs there are.
+The counts are written in the transactions that they count, in rows of their own: they are right
+for any number of processes, survive restarts and purges, and are cheap to read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ ALIVE_SECONDS = 60.0
 
 #: a mail that has been tried for longer than this counts as failing
 FAILING_SECONDS = 86400.0
+
+#: a clock that is so far ahead of all that it has seen is implausible
+JUMP_SECONDS = 86400.0
+
+#: after such a jump the clock is believed again when it has run on for so long
+SETTLING_SECONDS = 600.0
 
 #: a worker that was killed is forgotten after so long
 FORGOTTEN_SECONDS = 86400.0
@@ -54,7 +60,17 @@ MAILS = """
 
 HEARTBEAT = """
     insert into workers (name, seen_at) values (:name, :now)
-    on conflict (name) do update set seen_at = excluded.seen_at
+    on conflict (name) do update set seen_at = excluded.seen_at, jumped_at = case
+        when excluded.seen_at - workers.seen_at > :jump then excluded.seen_at
+        else workers.jumped_at end
+"""
+
+IMPLAUSIBLE = """
+    select 1 as implausible where
+        exists (select 1 from workers where jumped_at > :now - :settling and jumped_at <= :now)
+        or not exists (select 1 from workers where seen_at > :now - :jump and seen_at <= :now)
+        and not exists (
+            select 1 from jobs where finished_at > :now - :jump and finished_at <= :now)
 """
 
 DEREGISTER = "delete from workers where name = :name or seen_at < :forgotten"
@@ -63,6 +79,11 @@ WORKERS = """
     select count(case when seen_at > :since then 1 end) as alive, max(seen_at) as seen_at
     from workers
 """
+
+
+def is_clock_implausible(transaction: Transaction) -> bool:
+    """Tell whether the clock is days ahead of the newest heartbeat and job, or has just jumped."""
+    return transaction.one(IMPLAUSIBLE, jump=JUMP_SECONDS, settling=SETTLING_SECONDS) is not None
 
 
 class Event(NamedTuple):
@@ -140,7 +161,9 @@ class Totals:
 
     def heartbeat(self, worker: str) -> None:
         """Store that `worker` is alive."""
-        self._database.write(lambda transaction: transaction.run(HEARTBEAT, name=worker))
+        self._database.write(
+            lambda transaction: transaction.run(HEARTBEAT, name=worker, jump=JUMP_SECONDS)
+        )
 
     def deregister(self, worker: str) -> None:
         """Remove `worker`, which ends, and those that were killed long ago."""

@@ -29,3 +29,6 @@ select 'job', job_id, recipient, status, due_at, token, worker, attempts, create
     finished_at, error_code, error_message from outbox_of_jobs;
 drop table outbox_of_jobs;
 create index outbox_due on outbox (due_at) where due_at is not null;
+
+-- When a worker saw the clock jump ahead by a day or more, for purges that must not believe it.
+alter table workers add column jumped_at double precision;
