@@ -34,7 +34,8 @@ def config(**values: object) -> DownloadConfig:
         "first_byte_timeout": 1.0,
         "max_seconds": 10.0,
     }
-    return DownloadConfig(**{"allow_networks": LOOPBACK, **quick, **values})  # type: ignore[arg-type]
+    every = {"allow_networks": LOOPBACK, **quick, **values}
+    return DownloadConfig(**every)  # type: ignore[arg-type]
 
 
 def info(address: str, port: int) -> AddressInfo:

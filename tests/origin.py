@@ -1,17 +1,18 @@
-"""A scriptable HTTP origin on loopback, made of raw sockets: it can misbehave in every way a server can.
+"""A scriptable HTTP origin on loopback, made of raw sockets: it can misbehave in every way.
 
     with Origin() as origin:
         origin.serve("/file", b"the body")                      # a plain 200 with Content-Length
-        origin.serve("/raw", reply(b"body", status="200 OK"))   # bytes of `reply` are sent as they are
+        origin.serve("/raw", reply(b"body", status="200 OK"))   # a `reply` is sent as it is
         origin.serve("/odd", lambda peer: peer.send(b"HTTP/1.1 200 OK\\r\\n\\r\\nuntil close"))
         fetch(origin.url("/file"))
         assert origin.requests("/file") == 1
 
-A script is called with a `Peer` for each request of its path. It sends what it likes: `peer.send(bytes)`,
-`peer.drip(bytes)` a byte at a time, `peer.reply(body, ...)` a whole answer, `peer.reset()`. The connection is
-closed when the script returns, unless it returns True: then the next request on it is awaited. A `Gate` holds a
-body until the test opens it: `origin.gate()` makes one that the origin opens at its end, so that nothing hangs.
-`Origin(tls=context)` speaks TLS. `origin.hang_up()` makes nothing listen any more.
+A script is called with a `Peer` for each request of its path. It sends what it likes:
+`peer.send(bytes)`, `peer.drip(bytes)` a byte at a time, `peer.reply(body, ...)` a whole answer,
+`peer.reset()`. The connection is closed when the script returns, unless it returns True: then the
+next request on it is awaited. A `Gate` holds a body until the test opens it: `origin.gate()` makes
+one that the origin opens at its end, so that nothing hangs. `Origin(tls=context)` speaks TLS.
+`origin.hang_up()` makes nothing listen any more.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Origin:
         self._listener.close()
 
     def serve(self, path: str, answer: bytes | Script) -> str:
-        """Answer requests of `path` with a body, with `Raw` bytes or by a script; returns the URL."""
+        """Answer requests of `path` with a body, `Raw` bytes or a script; returns the URL."""
         self._scripts[path] = _script(answer)
         return self.url(path)
 

@@ -1,4 +1,4 @@
-"""Downloads against a server of raw sockets that does everything a server can do, right and wrong."""
+"""Downloads: time, memory, ends, kept connections, TLS and names."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_request_holds_nothing_of_the_environment(
     ]
 
 
-# --- never brought down ------------------------------------------------------------------------------------------
+# --- never brought down ---------------------------------------------------------------------------
 
 WAYS_TO_DRIP: dict[str, tuple[bytes, bytes]] = {
     "nothing": (b"", b""),
@@ -256,8 +256,11 @@ import ipaddress, pathlib, sys, threading
 from md5light.config import DownloadConfig
 from md5light.download.downloader import Downloader, Transfer
 url, count = sys.argv[1], int(sys.argv[2])
-downloader = Downloader(DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.0/8"),)), connections=count)
-threads = [threading.Thread(target=downloader.download, args=(url, Transfer())) for _ in range(count)]
+config = DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.0/8"),))
+downloader = Downloader(config, connections=count)
+threads = [
+    threading.Thread(target=downloader.download, args=(url, Transfer())) for _ in range(count)
+]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 status = pathlib.Path("/proc/self/status").read_text()
@@ -292,7 +295,7 @@ def test_memory_is_bounded(origin: Origin, count: int, most: int, framing: str) 
     assert megabytes < most
 
 
-# --- stop --------------------------------------------------------------------------------------------------------
+# --- stop -----------------------------------------------------------------------------------------
 
 
 def stopped_within(
@@ -387,7 +390,7 @@ def test_a_stopped_download_does_not_begin(origin: Origin) -> None:
     assert origin.connections == 0
 
 
-# --- connections are kept ------------------------------------------------------------------------------------------
+# --- connections are kept -------------------------------------------------------------------------
 
 
 def test_connections_are_used_again(origin: Origin, fetch: Fetch) -> None:
@@ -463,7 +466,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(
     assert [fetch(url).md5 for _ in range(3)] == [md5(b"hello")] * 3
 
 
-# --- TLS -----------------------------------------------------------------------------------------------------------
+# --- TLS ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -552,11 +555,11 @@ def test_plain_http_where_tls_is_expected(origin: Origin, fetch: Fetch) -> None:
     assert (failure.code, type(failure)) == ("tls_failed", TemporaryFailure)
 
 
-# --- names and addresses --------------------------------------------------------------------------------------------
+# --- names and addresses --------------------------------------------------------------------------
 
 
 def test_a_name_is_looked_up_once_for_a_connection(origin: Origin) -> None:
-    """A name that is public when it is judged and private when it is connected to has no second chance."""
+    """A name that is public when judged and private when connected to has no second chance."""
     asked: list[str] = []
 
     def rebinding(host: str, port: int, **_: object) -> list[AddressInfo]:
@@ -614,7 +617,7 @@ def test_many_downloads_at_once(origin: Origin) -> None:
     assert outcome == {path: md5(body) for path, body in bodies.items()}
 
 
-# --- shortages of this machine -------------------------------------------------------------------------
+# --- shortages of this machine --------------------------------------------------------------------
 
 
 def test_a_shortage_of_threads_is_told_as_such(

@@ -152,7 +152,7 @@ def test_no_redirects_where_none_are_wanted(origin: Origin) -> None:
         ).code == ("too_many_redirects")
 
 
-# --- cookies ---------------------------------------------------------------------------------------
+# --- cookies --------------------------------------------------------------------------------------
 
 
 def wall(*cookies: str) -> Script:

@@ -21,7 +21,7 @@ from tests.downloads import (
 )
 from tests.origin import Origin, Peer, Raw, chunked, reply
 
-# --- never wrong: whole bodies ---------------------------------------------------------------------------------
+# --- never wrong: whole bodies --------------------------------------------------------------------
 
 LAST = b"0\r\n\r\n"
 
@@ -125,7 +125,7 @@ def test_the_md5_is_that_of_the_bytes_sent(origin: Origin, fetch: Fetch, name: s
     )
 
 
-# --- never wrong: what is no whole body -------------------------------------------------------------------------
+# --- never wrong: what is no whole body -----------------------------------------------------------
 
 NOT_WHOLE: dict[str, tuple[bytes, str, type[Failure]]] = {
     "shorter than announced": (head("Content-Length: 50") + SECRET, "incomplete", TemporaryFailure),
@@ -359,8 +359,10 @@ def test_a_reset_connection_is_no_end(origin: Origin, fetch: Fetch, framing: str
 
 
 PASSING = (408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 527, 529, 530, 598)
-LASTING = (201, 202, 203, 204, 205, 226, 299, 300, 304, 305, 306, 399, 400, 401, 403, 404, 406, 407, 410, 416, 418,
-           421, 426, 451, 501, 505, 506, 508, 510, 511, 519, 525, 526, 528, 531, 599, 600, 999)  # fmt: skip
+LASTING = (
+    201, 202, 203, 204, 205, 226, 299, 300, 304, 305, 306, 399, 400, 401, 403, 404, 406, 407, 410,
+    416, 418, 421, 426, 451, 501, 505, 506, 508, 510, 511, 519, 525, 526, 528, 531, 599, 600, 999,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

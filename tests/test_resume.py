@@ -1,4 +1,4 @@
-"""Broken downloads go on where the rest proves to be of the same file, and begin again elsewhere."""
+"""Broken downloads go on where the rest proves to be of the same file, or begin again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ranges(origin: Origin) -> list[str | None]:
     return [headers.get("Range") for headers in lines]
 
 
-# --- the rest of the same file ---------------------------------------------------------------------
+# --- the rest of the same file --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("validators", [(ETAG,), (ETAG, DATE), (DATE, LATER)])
@@ -136,7 +136,7 @@ def test_a_coded_file_goes_on_in_its_coding(origin: Origin, fetch: Fetch) -> Non
     assert None not in ranges(origin)[1:]
 
 
-# --- no proof: the attempt ends --------------------------------------------------------------------
+# --- no proof: the attempt ends -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_no_progress_ends_the_attempt(
     assert origin.requests() == 7
 
 
-# --- another answer than the rest: once more from zero ---------------------------------------------
+# --- another answer than the rest: once more from zero --------------------------------------------
 
 #: the server's answer to `Range: bytes=500-`, of a file of 3,000,000 bytes that broke after 1,000
 START, REST = 500, BIG[500:]
@@ -366,7 +366,7 @@ def test_where_the_rest_is_elsewhere_everything_is_asked_for_there(
     assert fetch(origin.serve("/file", script)).md5 == md5(new)
 
 
-# --- signed URLs -----------------------------------------------------------------------------------
+# --- signed URLs ----------------------------------------------------------------------------------
 
 
 def signed(origin: Origin, answer: Script) -> str:
@@ -451,3 +451,22 @@ def test_signed_urls_that_break_without_progress_are_not_asked_for_ever(
 
     assert failure_of(fetch, signed(origin, script)).code == "incomplete"
     assert origin.requests() <= 12
+
+
+@pytest.mark.parametrize("location", ["ftp://h/", "/file", "http://10.0.0.1/"])
+def test_where_the_first_url_leads_nowhere_all_is_asked_for_once_more(
+    origin: Origin, location: str
+) -> None:
+    def first(peer: Peer) -> bool:
+        target = location if peer.range_start() else f"/signed?{peer.number}"
+        return peer.reply(b"", "302 Found", f"Location: {target}")
+
+    def script(peer: Peer) -> None:
+        if peer.range_start() is None:
+            part(peer, BIG, 400_000 if peer.path == "/signed?1" else len(BIG), ETAG)
+        else:
+            peer.reply(SECRET, "403 Late")
+
+    origin.serve("/signed", script)
+    with downloading(max_redirects=2) as fetch:
+        assert fetch(origin.serve("/file", first)).md5 == md5(BIG)

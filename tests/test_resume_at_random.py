@@ -1,7 +1,7 @@
 """Random servers that break, lie, shift and change: the MD5 of one whole version, or a failure.
 
-Bodies are random bytes: that a part of a file of zeros is shifted, nobody can tell. A version may keep
-its date within a second and its weak ETag, but not its strong ETag.
+Bodies are random bytes: that a part of a file of zeros is shifted, nobody can tell. A version may
+keep its date within a second and its weak ETag, but not its strong ETag.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ THREADS = 8
 
 #: what the servers do with a Range, apart from what they should
 LIES = (
-    "shift", "later", "total", "length", "multipart", "gzip", "bare", "weak", "rest", "rest, unsaid", "whole",
-    "status", "ignore", "elsewhere", "junk", "more",
+    "shift", "later", "total", "length", "multipart", "gzip", "bare", "weak", "rest",
+    "rest, unsaid", "whole", "status", "ignore", "elsewhere", "junk", "more",
 )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ class Server:
             self._send(peer, "206 Part", body[start:], [span(start, body)])
 
     def _changed(self, body: bytes) -> bytes:
-        """Change the size and everything, or the two ends alone: the bytes at a break are equal then."""
+        """Change the size and everything, or the two ends alone: the middle is equal then."""
         roll = self.random
         if len(body) < 2 or roll.random() < 0.2:
             return roll.randbytes(len(body) + roll.randrange(3))

@@ -19,8 +19,8 @@ SECURE = re.compile(rb";[ \t]*secure[ \t]*(?:;|$)", re.IGNORECASE)
 class Cookies:
     """What the servers of one download have set, in memory.
 
-    A cookie goes to the very host that set it, and with `Secure` over https only. Domain, Path and the
-    dates are not looked at: no other host gets it, and it ends with the download.
+    A cookie goes to the very host that set it, and with `Secure` over https only. Domain, Path and
+    the dates are not looked at: no other host gets it, and it ends with the download.
     """
 
     def __init__(self) -> None:

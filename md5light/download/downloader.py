@@ -1,7 +1,7 @@
 """One download: from a URL to the MD5 of the body that the server sends, or to the reason for none.
 
-It follows redirects itself, so that the guard sees every hop, and goes on after a break where a later
-part proves to be of the same file. The outcome is a checksum of one whole body, or a failure.
+It follows redirects itself, so that the guard sees every hop, and goes on after a break where a
+later part proves to be of the same file. The outcome is a checksum of one whole body, or a failure.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ MAX_VALUE = 255
 class Downloader:
     """Downloads for a process: kept connections, one TLS context, one thread for deadlines.
 
-    Threads share it. `connections` is how many downloads run at once; `resolve` is asked for addresses
-    as socket.getaddrinfo is.
+    Threads share it. `connections` is how many downloads run at once; `resolve` is asked for
+    addresses as socket.getaddrinfo is.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class _Attempt:
         return False
 
     def _may_reroute(self) -> bool:
-        """Tell whether the first URL may lead to the same file: a strong ETag and the size prove it."""
+        """Tell whether a strong ETag and the size can prove what the first URL leads to now."""
         return (
             self._url != self._first
             and not self._rerouted
@@ -254,7 +254,9 @@ class _Attempt:
 
     def _recover(self, failure: Failure) -> None:
         """Prepare another request after a failure, or raise it."""
-        if self._range and failure.code == "bad_response":
+        if self._range and (
+            isinstance(failure, PermanentFailure) or failure.code == "bad_response"
+        ):
             self._start_over()
         elif self._can_resume(failure):
             self._transfer.wait(lambda: False, RESUME_PAUSE * 2**self._tries)

@@ -11,8 +11,8 @@ from md5light.download.dates import parse_date
 from md5light.download.response import NoAnswer, Response
 from md5light.errors import Failure, OutOfResources, PermanentFailure, TemporaryFailure
 
-#: statuses that may be another one later, those of Cloudflare (52x, 530) and other proxies included;
-#: its 525 and 526 tell of the origin's certificate
+#: statuses that may be another one later, those of Cloudflare (52x, 530) and other proxies
+#: included; its 525 and 526 tell of the origin's certificate
 PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 527, 529, 530, 598}
 #: the longest that a server's Retry-After is heeded, in seconds
 MAX_RETRY_AFTER = 3600.0

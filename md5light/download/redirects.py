@@ -6,8 +6,8 @@ from md5light.download import urls
 from md5light.download.response import Response
 from md5light.errors import PermanentFailure, Refused
 
-#: statuses that are nothing but a redirect; the other 3xx are followed where they have a Location, as
-#: curl does
+#: statuses that are nothing but a redirect; the other 3xx are followed where they have a Location,
+#: as curl does
 REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -17,7 +17,7 @@ def is_redirect(response: Response) -> bool:
 
 
 def target(url: urls.URL, response: Response) -> urls.URL:
-    """Return where the answer of `url` redirects to; raises PermanentFailure that says why nowhere."""
+    """Return where the answer of `url` redirects to, or raise PermanentFailure with the reason."""
     locations = set(response.headers.get("location", [])) - {b""}
     if not locations:
         raise _bad_redirect("it has no Location.")

@@ -2,8 +2,8 @@
 
 http.client is lenient where a checksum can't be: it takes a chunked body that breaks off in its
 trailer for whole, a chunk without its line end for a good one, the first of two lengths for the
-length, and skips the headers after a bad one. What curl takes and what can't change the bytes of the
-body is taken here, too.
+length, and skips the headers after a bad one. What curl takes and what can't change the bytes of
+the body is taken here, too.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class NoAnswer(ConnectionError):
 class Response:
     """The answer to a GET whose head has been read; `readinto` then yields the body.
 
-    Raises PermanentFailure for what is not an HTTP answer, TemporaryFailure for an answer that broke
-    off or took too long, and lets the errors of the socket through.
+    Raises PermanentFailure for what is not an HTTP answer, TemporaryFailure for an answer that
+    broke off or took too long, and lets the errors of the socket through.
     """
 
     def __init__(self, reader: io.BufferedReader, wire: Wire) -> None:
@@ -67,7 +67,7 @@ class Response:
         self._keep_alive = "close" not in connection and (minor > 0 or "keep-alive" in connection)
 
     def header(self, name: str) -> str | None:
-        """Return a header's value, one character a byte; several of one name are joined by commas."""
+        """Return a header's value, one character a byte; several are joined by commas."""
         values = self.headers.get(name)
         return None if values is None else b", ".join(values).decode("latin-1")
 
@@ -112,8 +112,8 @@ class Response:
         if set(chunked) - {"chunked"}:
             raise _invalid("The server used a transfer coding that it was not asked for.")
         self._chunked = bool(chunked)
-        # A length beside chunks may be an attempt at smuggling, and chunked twice is chunked once in
-        # practice: the body is clear, but the connection is given up.
+        # A length beside chunks may be an attempt at smuggling, and chunked twice is chunked once
+        # in practice: the body is clear, but the connection is given up.
         self._ambiguous = len(chunked) > 1 or (self._chunked and self.length is not None)
         if self._chunked:
             self.length = None
@@ -193,8 +193,8 @@ def _headers(lines: _Lines) -> dict[str, list[bytes]]:
     values: list[bytes] = []
     while line := lines.next():
         if line[0] in b" \t" and values:
-            # Readers differ in what they make of a folded line (RFC 9112, 5.2): the value becomes one
-            # that no header understands.
+            # Readers differ in what they make of a folded line (RFC 9112, 5.2): the value becomes
+            # one that no header understands.
             values[-1] = b"\n"
         else:
             values = _values(headers, line)

@@ -1,4 +1,4 @@
-"""Going on after a break: what proves that a later part is of the same file (RFC 9110, 13.1.5 and 14).
+"""Going on after a break: proof that a later part is of the same file (RFC 9110, 13.1.5, 14).
 
 A part is taken only where it repeats the validator and contradicts the first answer in nothing, and
 where the bytes before the break, which are asked for once more, are equal.
@@ -20,8 +20,8 @@ STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 FIXED_DATE = re.compile(r"[A-Za-z]{3}, [0-9]{2} [A-Za-z]{3} [0-9]{4} [0-9:]{8} GMT")
 CONTENT_RANGE = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
-#: how much older than the answer a file must be for its date to prove that it is the same: one that is
-#: rewritten within its second keeps its date (RFC 9110, 8.8.2.2)
+#: how much older than the answer a file must be for its date to prove that it is the same: one that
+#: is rewritten within its second keeps its date (RFC 9110, 8.8.2.2)
 SECOND = datetime.timedelta(seconds=1)
 
 #: bytes before a break that are asked for once more: at most and, unless fewer came, at least
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, response: Response) -> Part | None:
-        """Return the one part that an answer carries, None if it does not say so without a doubt."""
+        """Return the one part that an answer carries, None unless it says so clearly."""
         match = CONTENT_RANGE.fullmatch(response.header("content-range") or "")
         content_type = response.header("content-type") or ""
         if not match or "multipart/byteranges" in content_type.lower():
@@ -89,12 +89,12 @@ class Representation:
 
 
 def overlap(brought: int) -> int:
-    """Tell how many bytes to ask for once more after an answer that brought so many: half of them."""
+    """Return how many bytes to ask for once more: half of what the last answer brought."""
     return max(LEAST_OVERLAP, min(MOST_OVERLAP, brought // 2))
 
 
 def read_overlap(response: Response, kept: bytes) -> None:
-    """Read the bytes of a part that are `kept` already; raises TemporaryFailure unless they are equal."""
+    """Read the bytes of a part that are `kept`; raises TemporaryFailure unless they are equal."""
     seen = memoryview(bytearray(len(kept)))
     position = 0
     while position < len(kept):

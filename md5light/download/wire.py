@@ -18,7 +18,7 @@ WINDOW_SECONDS = 60.0
 
 
 class Limits(NamedTuple):
-    """How long a server may take with an answer, in seconds, and its least rate in bytes a second."""
+    """How long a server may take with an answer, in seconds; its least rate in bytes a second."""
 
     first_byte: float
     silence: float
@@ -39,9 +39,9 @@ class Limits(NamedTuple):
 class Wire(io.RawIOBase):
     """A socket to be read through io.BufferedReader, with limits on the time that an answer takes.
 
-    It does with fewer calls a read than socket.makefile, which counts at TLS's 16 KiB a read. Raises
-    TemporaryFailure("timed_out", …) that says in which part of the answer the time ran out, and
-    lets the other errors of the socket through.
+    It does with fewer calls a read than socket.makefile, which counts at TLS's 16 KiB a read.
+    Raises TemporaryFailure("timed_out", …) that says in which part of the answer the time ran out,
+    and lets the other errors of the socket through.
     """
 
     def __init__(
