@@ -40,6 +40,7 @@ def serve(config: Config) -> bool:
     app = make_app(queue, totals, health, config)
     server = HTTPServer(app, sockets, config.server.threads, signals)
     health.start()
+    log.info("database_opened", database=database.name)
     for each in sockets:
         log.info("listening", url=url_of(each))
     notify("READY=1", f"STATUS=listening on {url_of(sockets[0])}")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.child import Child
 from tests.origin import Origin, Peer, reply
@@ -109,6 +110,39 @@ def test_a_thread_that_no_module_of_ours_started_ends_the_process_too(tmp_path: 
         assert "event=stopping" in lines[1]
         assert lines[2] == "False"
         assert child.end() == 0
+
+
+PURGING = """
+import os, sqlite3, sys, threading
+from md5light.config import load
+from md5light.queue import listen, open_database
+from md5light.signals import StopSignals
+from md5light.worker import PURGE_AFTER_SECONDS, Worker
+
+config = load(sys.argv[1])
+after = float(sys.argv[2]) if sys.argv[2:] else PURGE_AFTER_SECONDS
+worker = Worker(config, "w", listen(config.queue.database), purge_after=after)
+signals = StopSignals()
+read, write = os.pipe()
+threading.Timer(1.5, os.close, [write]).start()
+worker.run(signals, read)
+with sqlite3.connect(config.queue.database) as database:
+    print(database.execute("select count(*) from jobs").fetchone()[0])
+"""
+
+
+@pytest.mark.parametrize(("after", "left"), [([], "1"), ([0.5], "0")])
+def test_old_jobs_are_removed_some_time_after_the_start(
+    tmp_path: Path, after: list[float], left: str
+) -> None:
+    with Service(tmp_path, queue={"retention_days": 1}) as service:
+        service.start_server()
+        job_id = service.submit("http://files.example.com/a")
+        requests.delete(f"{service.url}/jobs/{job_id}", timeout=10)
+        run_sql(service, f"update jobs set finished_at = {time.time() - 2 * 86400}")
+        with Child(PURGING, service.config, *after) as child:
+            lines = child.process.communicate(timeout=30)[0].splitlines()
+        assert lines[-1] == left
 
 
 # --- leases ----------------------------------------------------------------------------------------
