@@ -90,7 +90,10 @@ def test_close_says_good_bye_and_the_next_mail_connects_again(
         assert postbox.connections == len(postbox.mails) == 2
 
 
-@pytest.mark.parametrize(("timeout", "longest"), [(60.0, 10.0), (0.15, 1.0)])
+@pytest.mark.parametrize(
+    ("timeout", "longest"),
+    [pytest.param(60.0, 10.0, marks=pytest.mark.slow), (0.15, 1.0)],
+)
 @pytest.mark.parametrize("answer", [SILENCE, Drip()], ids=["silent", "dripping"])
 def test_close_does_not_wait_long_for_a_good_bye(
     answer: object, timeout: float, longest: float, mailer: Callable[..., Mailer]
