@@ -166,7 +166,7 @@ def _add_mail(commands: Commands) -> None:
 
 
 def _add_queue(commands: Commands) -> None:
-    verbs = _group(commands, "queue", "move to another database", "copy")
+    verbs = _group(commands, "queue", "copy or compact the database", "copy|compact")
     copy = _command(
         verbs,
         "queue copy",
@@ -179,6 +179,8 @@ def _add_queue(commands: Commands) -> None:
         type=_value("queue", "database"),
         help="an SQLite file, or postgresql://…; nobody may be using it",
     )
+    purpose = "give the disk back what removed jobs took; it needs the database for itself"
+    _command(verbs, "queue compact", purpose, "queue compact")
 
 
 def _add_ids(command: argparse.ArgumentParser, nargs: str = "+") -> None:

@@ -3,6 +3,7 @@
 Md5lightError                  has a code and a message
 ├── ConfigError                wrong configuration: a command exits with 78
 ├── DatabaseError              the database can't be opened: a command exits with 1
+│   ├── OldSchema              the server or the pool brings it up to date at its start
 │   └── DatabaseUnavailable    it can't be read or written now: /submit answers 503
 │       └── DatabaseReplaced   its file was deleted or replaced: the process ends with 1
 ├── ListenError                the server can't listen: it exits with 1
@@ -44,6 +45,10 @@ class DatabaseError(Md5lightError):
     """The database can't be used; the message is one line that names it, never a password."""
 
     code = "database_error"
+
+
+class OldSchema(DatabaseError):
+    """The database has the schema of an older md5light, or none: the server or the pool mends it."""
 
 
 class DatabaseUnavailable(DatabaseError):

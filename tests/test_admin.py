@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from md5light.errors import PermanentFailure
 from md5light.job import STATUSES, Hashed, describe
 from md5light.mail.messages import compose
 from md5light.queue import open_database
-from md5light.queue.database import Database
+from md5light.queue.database import SCHEMA, Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals
@@ -44,6 +45,9 @@ NOT_FOUND = PermanentFailure("http_status", "The server answered 404.")
 UNKNOWN_ID = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
 RECIPIENT = "ann@example.org"
 SENDER = "md5light@example.org"
+
+#: the schema that this program needs
+VERSION = len(list(SCHEMA.glob("*.sql")))
 
 #: the steps to a session with STARTTLS and a login
 OPENING = ("name", "connection", "greeting", "TLS", "login")
@@ -146,6 +150,7 @@ COMMANDS = [
     "jobs cancel",
     "jobs purge",
     "queue copy",
+    "queue compact",
     "stats",
     "mail list",
     "mail retry",
@@ -204,6 +209,68 @@ def test_a_database_that_is_not_there_is_not_made(command: str, tmp_path: Path) 
     problem = refused(run("md5light", *command.split(), cwd=tmp_path))
     assert problem == f"database {tmp_path}/md5light.sqlite3: No such file or directory"
     assert list(tmp_path.iterdir()) == []
+
+
+def make_old(path: Path) -> bytes:
+    """Give an SQLite file the schema of the first version; return its bytes."""
+    path.unlink(missing_ok=True)
+    first = sorted(SCHEMA.glob("*.sql"))[0].read_text(encoding="utf-8")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma journal_mode = wal")
+        connection.executescript(f"{first}; create table schema_version (version bigint not null);")
+        connection.execute("insert into schema_version values (1)")
+        connection.commit()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["config", "check"],
+        ["jobs", "list"],
+        ["jobs", "show", UNKNOWN_ID],
+        ["jobs", "retry", UNKNOWN_ID],
+        ["jobs", "retry", "--status", "failed"],
+        ["jobs", "cancel", UNKNOWN_ID],
+        ["jobs", "purge", "--older-than", "1d"],
+        ["mail", "list"],
+        ["mail", "retry", "--failed"],
+        ["stats"],
+    ],
+)
+def test_looking_never_migrates(command: list[str], tmp_path: Path) -> None:
+    before = make_old(tmp_path / "md5light.sqlite3")
+    done = run("md5light", *command, cwd=tmp_path)
+    told = f"database {tmp_path}/md5light.sqlite3: has schema 1, not {VERSION} as this program: "
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+    assert done.returncode == (0 if command[0] == "config" else 1)
+    assert (tmp_path / "md5light.sqlite3").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["md5light.sqlite3"]
+
+
+@pytest.mark.parametrize("command", ["config check", "jobs list"])
+def test_a_database_of_a_newer_md5light(command: str, database: Database, tmp_path: Path) -> None:
+    database.write(lambda transaction: transaction.run("update schema_version set version = 99"))
+    problem = refused(
+        run("md5light", *command.split(), cwd=tmp_path), code=78 if "check" in command else 1
+    )
+    assert problem.endswith(
+        f"has schema 99, not {VERSION} as this program: it is of a newer md5light"
+    )
+
+
+def test_compact_gives_back_what_removed_jobs_took(jobs: Jobs, tmp_path: Path) -> None:
+    for _ in range(500):
+        jobs.canceled()
+    assert jobs.queue.purge(-1, rows=1000) == 500
+    before = (tmp_path / "md5light.sqlite3").stat().st_size
+    freed = in_json(run("md5light", "queue", "compact", "--json", cwd=tmp_path))["freed_bytes"]
+    assert freed >= 0
+    assert (tmp_path / "md5light.sqlite3").stat().st_size < before
+    assert re.fullmatch(
+        "-?[0-9]+ bytes given back\n", said(run("md5light", "queue", "compact", cwd=tmp_path))
+    )
 
 
 def test_a_database_that_is_none_is_told_of(tmp_path: Path) -> None:

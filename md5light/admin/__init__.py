@@ -1,7 +1,7 @@
 """The administration: what `md5light` does, each command a function of its name."""
 
 from md5light.admin.check import config_check, config_show
-from md5light.admin.database import queue_copy, stats
+from md5light.admin.database import queue_compact, queue_copy, stats
 from md5light.admin.jobs import jobs_cancel, jobs_list, jobs_purge, jobs_retry, jobs_show
 from md5light.admin.mails import mail_list, mail_retry, mail_test
 
@@ -16,6 +16,7 @@ __all__ = [
     "mail_list",
     "mail_retry",
     "mail_test",
+    "queue_compact",
     "queue_copy",
     "stats",
 ]

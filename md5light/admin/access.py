@@ -16,8 +16,8 @@ from md5light.text import visible
 
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[Database]:
-    """Open the database of a service that has run: no command makes one."""
-    database = open_database(config.queue.database, durable=True, create=False)
+    """Open the database of a service that has run: no command makes or migrates one."""
+    database = open_database(config.queue.database, durable=True, migrate=False)
     with contextlib.closing(database):
         yield database
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from md5light import config as configuration
 from md5light.admin.output import print_json
 from md5light.config import Config, ServerConfig, SmtpConfig
-from md5light.errors import ConfigError, DatabaseError, Refused
+from md5light.errors import ConfigError, DatabaseError, OldSchema, Refused
 from md5light.mail import smtp
 from md5light.mail.addresses import check_address
 from md5light.queue import POSTGRESQL, open_database
@@ -43,10 +43,7 @@ def config_check(config: Config, arguments: argparse.Namespace) -> None:
     if problem := _login_problem(config.smtp):
         source = config.sources["smtp", "username"]
         raise ConfigError(f"{source}: [smtp] username = {config.smtp.username}: {problem}")
-    if problem := _database_problem(config.queue.database):
-        source = config.sources.get(("queue", "database"), name)
-        raise ConfigError(f"{source}: [queue] {problem}")
-    found = list(warnings(config))
+    found = [*_database_warnings(config, name), *warnings(config)]
     for warning in found:
         print(f"md5light: warning: {warning}", file=sys.stderr)
     if arguments.json:
@@ -79,16 +76,26 @@ def _login_problem(config: SmtpConfig) -> str:
 # --- the database ---------------------------------------------------------------------------------
 
 
-def _database_problem(location: str) -> str:
-    """Say why the jobs can't be kept there; empty: they can."""
-    if not location.startswith(POSTGRESQL):
-        problem = _file_problem(Path(location))
-        return problem and f"database = {location}: {problem}"
+def _database_warnings(config: Config, name: str) -> Iterator[str]:
+    """Name an old schema; ConfigError when the jobs can't be kept there."""
+    location = config.queue.database
+    source = config.sources.get(("queue", "database"), name)
+    if not location.startswith(POSTGRESQL) and (problem := _file_problem(Path(location))):
+        raise ConfigError(f"{source}: [queue] database = {location}: {problem}")
     try:
-        open_database(location, durable=False).close()
+        _look_at(location)
+    except OldSchema as error:
+        yield str(error)
     except DatabaseError as error:  # it names the database, but not the password
-        return str(error)
-    return ""
+        raise ConfigError(f"{source}: [queue] {error}") from None
+
+
+def _look_at(location: str) -> None:
+    """Open the database as the service would, and change nothing; a file need not be there yet."""
+    if location.startswith(POSTGRESQL) or (
+        Path(location).exists() and Path(location).stat().st_size
+    ):
+        open_database(location, durable=False, migrate=False).close()
 
 
 def _file_problem(path: Path) -> str:

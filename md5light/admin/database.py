@@ -32,6 +32,17 @@ def queue_copy(config: Config, arguments: argparse.Namespace) -> None:
         print(f"{copied} of {jobs} jobs copied, {jobs - copied} were there already")
 
 
+def queue_compact(config: Config, arguments: argparse.Namespace) -> None:
+    """Give the file system back what removed jobs took."""
+    location = config.queue.database
+    with contextlib.closing(open_database(location, durable=True, create=False)) as database:
+        freed = database.compact()
+    if arguments.json:
+        print_json({"freed_bytes": freed})
+    else:
+        print(f"{freed} bytes given back")
+
+
 def stats(config: Config, arguments: argparse.Namespace) -> None:
     """Print what goes on, and the counts since the database was made."""
     with opened(config) as database:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from md5light.errors import DatabaseError, DatabaseUnavailable
+from md5light.errors import DatabaseError, DatabaseUnavailable, OldSchema
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the type of an item that is written
@@ -149,7 +149,8 @@ class Database(ABC):
                 if found < needed
                 else "it is of a newer md5light"
             )
-            raise DatabaseError(
+            kind = OldSchema if found < needed else DatabaseError
+            raise kind(
                 f"database {self.name}: has schema {found}, not {needed} as this program: {remedy}"
             )
 

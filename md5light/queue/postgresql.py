@@ -29,7 +29,7 @@ from psycopg.rows import dict_row
 
 from md5light.config import database_url
 from md5light.deadlines import Deadlines
-from md5light.errors import DatabaseError, DatabaseUnavailable, NotDone
+from md5light.errors import DatabaseError, DatabaseUnavailable, NotDone, OldSchema
 from md5light.queue.commits import Collision, SharedCommits
 from md5light.queue.database import Listener, Row, Transaction
 
@@ -108,7 +108,8 @@ NOW = "extract(epoch from now())::double precision"
 #: what a connection is to, for messages
 ABOUT = """
     select current_schema() as schema, quote_ident(current_database()) as database,
-        quote_ident(current_user) as role, current_setting('server_encoding') as encoding
+        quote_ident(current_user) as role, current_setting('server_encoding') as encoding,
+        has_schema_privilege(current_schema(), 'create') as may_create
 """
 
 
@@ -322,6 +323,10 @@ class PostgreSQL(SharedCommits):
                 self._migrate_locked(transaction)
             else:
                 self._require_schema(transaction)
+        except OldSchema as error:
+            if about["may_create"]:
+                raise
+            raise DatabaseError(f"database {self.name}: {_no_right(about)}") from error
         except (*UNUSABLE, errors.ReadOnlySqlTransaction) as error:
             raise DatabaseError(f"database {self.name}: {_remedy(error, about)}") from None
 
@@ -352,16 +357,20 @@ def _unfit(about: Row) -> str:
     return ""
 
 
+def _no_right(about: Row) -> str:
+    return (
+        f"{about['role']} may not create tables in schema {about['schema']}; "
+        f"ALTER DATABASE {about['database']} OWNER TO {about['role']}"
+    )
+
+
 def _remedy(error: psycopg.Error, about: Row) -> str:
     """Return what the server refused while the schema was prepared, and the remedy."""
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return "is read-only; name the primary server, or add ?target_session_attrs=read-write"
     refused = error.diag.message_primary or type(error).__name__
     if refused.startswith("permission denied for schema"):
-        return (
-            f"{about['role']} may not create tables in schema {about['schema']}; "
-            f"ALTER DATABASE {about['database']} OWNER TO {about['role']}"
-        )
+        return _no_right(about)
     return f"{refused}; REASSIGN OWNED BY … TO {about['role']}"
 
 
