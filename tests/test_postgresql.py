@@ -32,6 +32,7 @@ from tests.origin import Origin, Peer
 from tests.postgresql import PostgreSQLServer, pgbouncer
 from tests.proxy import Proxy
 from tests.service import Service
+from tests.test_cli import run
 from tests.upgrade import FIRST_SCHEMA, check_upgraded
 from tests.waiting import wait_until
 
@@ -245,13 +246,36 @@ REFUSALS = {
 def test_a_refusal_at_the_start_is_one_line_that_says_what_to_do(
     location: str, setup: str, options: str, problem: str
 ) -> None:
+    looking = (True, False) if "read-only" not in problem else (True,)  # a standby can be read
     with contextmanager(stranger)(location, setup) as its_location:
-        with pytest.raises(DatabaseError, match=problem) as refused:
-            open_database(its_location + options, durable=True)
-        message = str(refused.value)
-        assert message.startswith("database postgresql://127.0.0.1/test")
-        assert "\n" not in message
-        assert "hunter2" not in message
+        for migrate in looking:
+            with pytest.raises(DatabaseError, match=problem) as refused:
+                open_database(its_location + options, durable=True, migrate=migrate)
+            message = str(refused.value)
+            assert message.startswith("database postgresql://127.0.0.1/test")
+            assert "\n" not in message
+            assert "hunter2" not in message
+
+
+def test_config_check_makes_no_table(location: str, tmp_path: Path) -> None:
+    def check(database: str) -> tuple[int, str]:
+        done = run("md5light", "config", "check", cwd=tmp_path, MD5LIGHT_QUEUE_DATABASE=database)
+        assert done.stderr.count("\n") == 1
+        assert "hunter2" not in done.stderr
+        return done.returncode, done.stderr
+
+    code, told = check(location)
+    assert code == 0
+    assert ": has schema 0, not " in told
+    with psycopg.connect(location) as connection:
+        tables = connection.execute("select * from pg_tables where schemaname = 'public'")
+        assert tables.fetchall() == []
+    revoke = "revoke create on schema public from public"
+    with contextmanager(stranger)(location, revoke) as its_location:
+        code, told = check(its_location)
+        assert code == 78
+        assert told.startswith("md5light: MD5LIGHT_QUEUE_DATABASE: [queue] database postgresql://")
+        assert "may not create tables in schema public; ALTER DATABASE" in told
 
 
 def test_a_database_of_another_encoding_is_refused(postgresql: PostgreSQLServer) -> None:
