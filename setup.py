@@ -23,8 +23,9 @@ setup(
     install_requires=[
         # The HTTP API: routes, requests, answers and error pages in one small file without dependencies.
         "bottle>=0.13,<0.14",
-        # The server under it: pure Python, buffers slow clients, bounded threads.
-        "waitress>=3.0.1,<4",
+        # The server under it: pure Python, buffers slow clients, bounded threads. web/http.py relies
+        # on parts that are not documented, so no version is taken that was not tested.
+        "waitress>=3.0.1,<3.1",
         # Downloads: its adapter keeps idle connections, one pool for each host; and the bundle of
         # certificates that it brings along.
         "requests>=2.32.2,<3",

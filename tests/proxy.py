@@ -1,9 +1,9 @@
-"""A TCP proxy on loopback that can be made to swallow everything, as a broken network does: nobody is told.
+"""A TCP proxy on loopback that can swallow everything, as a broken network does: nobody is told.
 
 with Proxy(server.port) as proxy:
     connect(proxy.port)
     proxy.swallow()       # connections open and stay open, and nothing comes through
-    proxy.forward()       # what was sent meanwhile arrives, as it does where packets are sent again
+    proxy.forward()       # what was sent in between arrives, as where packets are sent again
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ MANY = 1500
 BEGINNINGS = {
     "silent": b"",
     "in the middle of a header": b"GET /check?id=1 HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
-    "in the middle of a body": b"POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nurl=",
+    "in the middle of a body": (
+        b"POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nurl="
+    ),
     "idle after an answer": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 
@@ -84,7 +86,10 @@ def test_a_flood_of_oversized_bodies_is_refused(service: Service) -> None:
 
 
 def test_submissions_that_wait_for_the_database_let_others_pass(service: Service) -> None:
-    request = b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
+    request = (
+        b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 26\r\n\r\n"
+    )
     with contextlib.ExitStack() as opened:
         other = opened.enter_context(
             contextlib.closing(sqlite3.connect(service.database, isolation_level=None))

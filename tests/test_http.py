@@ -18,12 +18,12 @@ from md5light.web import http
 from tests.service import Service
 from tests.waiting import wait_until
 
-#: by the class that has it: all that md5light uses or overrides beyond waitress' documented interface
+#: by class: all that md5light uses or overrides beyond waitress' documented interface
 RELIED_ON: dict[type, str] = {
-    channel.HTTPChannel: "error_task_class parser_class readable received handle_close request "
-    "total_outbufs_len last_activity",
-    parser.HTTPRequestParser: "received parse_header completed expect_continue headers_finished chunked "
-    "content_length body_bytes_received error version",
+    channel.HTTPChannel: """error_task_class parser_class readable received handle_close request
+        total_outbufs_len last_activity""",
+    parser.HTTPRequestParser: """received parse_header completed expect_continue headers_finished
+        chunked content_length body_bytes_received error version""",
     server.BaseWSGIServer: "channel_class handle_accept set_socket_options fix_addr",
     task.ErrorTask: "execute set_close_on_finish write content_length status",
     task.ThreadedTaskDispatcher: "add_task set_thread_count shutdown queue_logger",
@@ -74,7 +74,7 @@ def test_what_we_rely_on_is_there() -> None:
         assert f"self.{name} =" in inspect.getsource(channel.HTTPChannel.__init__)
 
 
-# --- several requests at once ----------------------------------------------------------------------
+# --- several requests at once --------------------------------------------------------------------
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -116,7 +116,7 @@ def test_pipelined_requests_do_not_fill_the_memory(tmp_path: Path) -> None:
                 client.close()
 
 
-# --- what may be read in two ways ------------------------------------------------------------------
+# --- what may be read in two ways ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_long_header_is_cheap(service: Service, name: str) -> None:
     assert time.monotonic() - begun < 0.5
 
 
-# --- descriptors -----------------------------------------------------------------------------------
+# --- descriptors ---------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

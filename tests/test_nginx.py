@@ -71,7 +71,7 @@ class Nginx:
         return done.stderr
 
     def start(self) -> None:
-        """Start it with our socket, as one nginx hands its own to the next: so the port is free for sure."""
+        """Start it with our socket, as one nginx hands its own to the next: the port is free."""
         number = self._socket.fileno()
         environment = {**os.environ, "NGINX": f"{number};"}
         self._process = subprocess.Popen(

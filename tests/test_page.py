@@ -66,7 +66,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def open_page(browser: Browser, service: Service) -> Iterator[Open]:
-    """Open the page in a browser that was never used; whatever it loads must be ours, and its console stay clean."""
+    """Open the page in a new browser; what it loads must be ours, and its console stay clean."""
     contexts: list[BrowserContext] = []
     loaded: list[str] = []
     complaints: list[str] = []
@@ -120,19 +120,20 @@ def submit(page: Page, url: str, email: str = "") -> Locator:
 
 
 def words(pattern: str) -> re.Pattern[str]:
-    """Match with spaces of any kind: numbers and their units are not parted at the end of a line."""
+    """Match with spaces of any kind: no line ends between a number and its unit."""
     return re.compile(pattern.replace(" ", r"\s"))
 
 
 def set_hidden(page: Page, hidden: bool) -> None:
     page.evaluate(
-        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        "hidden => {"
+        " Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
         " document.dispatchEvent(new Event('visibilitychange')) }",
         hidden,
     )
 
 
-# --- with a script ---------------------------------------------------------------------------------------------
+# --- with a script -------------------------------------------------------------------------------
 
 
 def test_a_file_is_submitted_watched_and_done(open_page: Open, origin: Origin) -> None:
@@ -232,7 +233,8 @@ def test_a_removed_job_leaves_the_list(open_page: Open, origin: Origin) -> None:
     submit(page, origin.url("/hello.txt"))
     page.evaluate("""
         const ids = JSON.parse(localStorage.getItem("md5light.jobs"));
-        localStorage.setItem("md5light.jobs", JSON.stringify(["0e4fac17-f367-4807-8c28-8a059a2f82ac", ...ids]));
+        ids.unshift("0e4fac17-f367-4807-8c28-8a059a2f82ac");
+        localStorage.setItem("md5light.jobs", JSON.stringify(ids));
     """)
     page.reload()
     expect(page.locator("#jobs li")).to_have_count(1)
@@ -382,9 +384,8 @@ def test_a_jobs_page_tells_when_its_mail_has_gone(
         smtp = {"host": postbox.host, "port": postbox.port, "timeout": 60}
         with running(tmp_path, smtp=smtp) as service:
             page = context.new_page()
-            page.goto(
-                f"{service.url}/jobs/{service.submit(origin.url('/hello.txt'), email='ann@example.com')}"
-            )
+            job_id = service.submit(origin.url("/hello.txt"), email="ann@example.com")
+            page.goto(f"{service.url}/jobs/{job_id}")
             expect(page.locator("dl")).to_contain_text(re.compile(r"Mail\s*not sent yet"))
             assert refreshes(page.url)
             gate.set()
@@ -402,7 +403,7 @@ def test_a_job_that_is_not_there_is_told(open_page: Open) -> None:
     expect(page.get_by_role("heading")).to_contain_text("There is no job at this address.")
 
 
-# --- without a script ------------------------------------------------------------------------------------------
+# --- without a script ----------------------------------------------------------------------------
 
 
 def test_it_works_without_a_script(open_page: Open, origin: Origin) -> None:
@@ -427,7 +428,7 @@ def test_a_refused_form_comes_back_without_a_script(open_page: Open) -> None:
     expect(page.locator("#email")).to_have_value("ann@example.com")
 
 
-# --- safety ----------------------------------------------------------------------------------------------------
+# --- safety --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
@@ -456,7 +457,8 @@ def test_pages_carry_their_policy(service: Service, origin: Origin) -> None:
         answer = requests.get(service.url + path, headers={"Accept": BROWSER_ACCEPT}, timeout=10)
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert answer.headers["Content-Security-Policy"] == (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+            "connect-src 'self'; "
             "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         )
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -490,7 +492,7 @@ def test_a_script_is_told_of_another_site_in_json(service: Service) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
 
 
-# --- who gets what ---------------------------------------------------------------------------------------------
+# --- who gets what -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -570,7 +572,7 @@ def test_files_are_kept_by_the_browser_as_long_as_they_are_the_same(service: Ser
         assert requests.get(service.url + path, timeout=10).status_code == 404
 
 
-# --- looks -----------------------------------------------------------------------------------------------------
+# --- looks ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -610,7 +612,8 @@ def test_an_empty_list_and_a_missing_job_leave_nobody_out(open_page: Open) -> No
 
 def check_looks(page: Page) -> None:
     page.evaluate(
-        "document.getAnimations().forEach(animation => animation.effect.updateTiming({ duration: 0 }))"
+        "document.getAnimations()"
+        ".forEach(animation => animation.effect.updateTiming({ duration: 0 }))"
     )
     assert Axe().run(page).generate_snapshot() == ""
     width = page.evaluate("document.documentElement.clientWidth")
@@ -702,7 +705,7 @@ def test_the_picture_in_readme_can_be_taken_anew(tmp_path: Path) -> None:
         assert len(content) < 150_000
 
 
-# --- words and numbers -----------------------------------------------------------------------------------------
+# --- words and numbers ---------------------------------------------------------------------------
 
 
 def test_numbers_are_written_as_people_read_them() -> None:

@@ -23,9 +23,11 @@ from tests.waiting import wait_until
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 FILE = "http://files.example.com/a"
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=b"
+JSON = "application/json"
 JOB_FIELDS = (
-    "id url status md5 size bytes_done bytes_total attempts max_attempts next_attempt_at error created_at started_at "
-    "finished_at final_url content_type etag last_modified mail"
+    "id url status md5 size bytes_done bytes_total attempts max_attempts next_attempt_at error "
+    "created_at started_at finished_at final_url content_type etag last_modified mail"
 )
 
 
@@ -38,9 +40,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def multipart(**values: str) -> bytes:
-    """Write a form with the boundary b, whose values are bytes of Latin-1; one named x_file is a file named x."""
+    """Write a form with the boundary b, in Latin-1; a value named x_file is a file named x."""
     parts = [
-        f"--b\r\nContent-Disposition: form-data; name={name.replace('_file', '; filename=f')}\r\n\r\n{value}\r\n"
+        f"--b\r\nContent-Disposition: form-data; name={name.replace('_file', '; filename=f')}"
+        f"\r\n\r\n{value}\r\n"
         for name, value in values.items()
     ]
     return "".join([*parts, "--b--\r\n"]).encode("latin-1")
@@ -61,7 +64,7 @@ def error_code(answer: requests.Response) -> str:
         answer.text
         == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     )
-    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Content-Type"] == JSON
     code: str = body["error"]["code"]
     return code
 
@@ -78,9 +81,9 @@ def stored_jobs(service: Service) -> int:
         ({"url": FILE}, None),
         ({"url": FILE, "email": "ann@example.com"}, None),
         ({"url": FILE, "email": ""}, None),
-        (json.dumps({"url": FILE}), "application/json"),
+        (json.dumps({"url": FILE}), JSON),
         (json.dumps({"url": FILE, "email": None}), "application/json; charset=utf-8"),
-        (multipart(url=FILE), "multipart/form-data; boundary=b"),
+        (multipart(url=FILE), MULTIPART),
         (multipart(email="ann@example.com", url=FILE), "Multipart/Form-Data; Boundary=b"),
     ],
     ids=[
@@ -99,7 +102,7 @@ def test_a_job_is_accepted(service: Service, data: object, content_type: str | N
     assert re.fullmatch(r'\{"id":"' + UUID + r'"\}\n', answer.text)
     assert answer.headers["Location"] == f"/check?id={answer.json()['id']}"
     assert answer.headers["Retry-After"] == "1"
-    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Content-Type"] == JSON
 
 
 @pytest.mark.parametrize(
@@ -109,8 +112,8 @@ def test_a_job_is_accepted(service: Service, data: object, content_type: str | N
         ({"email": "ann@example.com"}, None, 400, "missing_parameter"),
         ({"url": ""}, None, 400, "missing_parameter"),
         ([("url", FILE), ("url", FILE)], None, 400, "repeated_parameter"),
-        ([("url", FILE), ("email", "a@example.com"), ("email", "b@example.com")], None, 400, "repeated_parameter"),
-        (f'{{"url":"{FILE}","url":"{FILE}"}}', "application/json", 400, "repeated_parameter"),
+        ([("url", FILE), ("email", "a@e.io"), ("email", "b@e.io")], None, 400, "repeated_parameter"),
+        (f'{{"url":"{FILE}","url":"{FILE}"}}', JSON, 400, "repeated_parameter"),
         ({"url": "example.com/a"}, None, 400, "invalid_url"),
         ({"url": "ftp://example.com/a"}, None, 400, "invalid_url"),
         ({"url": "http://ann:secret@example.com/"}, None, 400, "invalid_url"),
@@ -126,29 +129,29 @@ def test_a_job_is_accepted(service: Service, data: object, content_type: str | N
         ({"url": "https://files.example.com:1023/a"}, None, 400, "port_not_allowed"),
         ("url=http://files.example.com/get?a=1&b=2", FORM, 400, "unknown_parameter"),
         ("b=2", FORM, 400, "unknown_parameter"),
-        (json.dumps({"url": FILE, "sha257": "x"}), "application/json", 400, "unknown_parameter"),
-        (json.dumps({"url": FILE, "more": [1]}), "application/json", 400, "unknown_parameter"),
-        (multipart(url=FILE, more="x"), "multipart/form-data; boundary=b", 400, "unknown_parameter"),
-        (multipart(url=FILE, x_file="\xff"), "multipart/form-data; boundary=b", 400, "unknown_parameter"),
+        (json.dumps({"url": FILE, "sha257": "x"}), JSON, 400, "unknown_parameter"),
+        (json.dumps({"url": FILE, "more": [1]}), JSON, 400, "unknown_parameter"),
+        (multipart(url=FILE, more="x"), MULTIPART, 400, "unknown_parameter"),
+        (multipart(url=FILE, x_file="\xff"), MULTIPART, 400, "unknown_parameter"),
         ("url=http://files.example.com/a+b", FORM, 400, "invalid_url"),
         ("url=http://files.example.com/a&email=ann+md5@example.com", FORM, 400, "invalid_email"),
         ({"url": FILE, "email": "nobody"}, None, 400, "invalid_email"),
         ({"url": FILE, "email": "a@example.com, b@example.com"}, None, 400, "invalid_email"),
-        ('{"url":7}', "application/json", 400, "invalid_url"),
-        ('{"url":"' + FILE + '","email":["a@example.com"]}', "application/json", 400, "invalid_email"),
-        ('["url"]', "application/json", 400, "bad_request"),
-        ('"url"', "application/json", 400, "bad_request"),
-        ("{", "application/json", 400, "bad_request"),
-        ("[" * 50_000, "application/json", 400, "bad_request"),
-        (b"\xff\xfe{}", "application/json", 400, "bad_request"),
+        ('{"url":7}', JSON, 400, "invalid_url"),
+        ('{"url":"' + FILE + '","email":["a@example.com"]}', JSON, 400, "invalid_email"),
+        ('["url"]', JSON, 400, "bad_request"),
+        ('"url"', JSON, 400, "bad_request"),
+        ("{", JSON, 400, "bad_request"),
+        ("[" * 50_000, JSON, 400, "bad_request"),
+        (b"\xff\xfe{}", JSON, 400, "bad_request"),
         (b"url=http://example.com/%ff", FORM, 400, "bad_request"),
         (b"url=http://example.com/\xff", FORM, 400, "bad_request"),
-        ("--b\r\nrubbish", "multipart/form-data; boundary=b", 400, "bad_request"),
+        ("--b\r\nrubbish", MULTIPART, 400, "bad_request"),
         ("rubbish", "multipart/form-data", 400, "bad_request"),
-        (multipart(url="http://example.com/\xff"), "multipart/form-data; boundary=b", 400, "bad_request"),
+        (multipart(url="http://example.com/\xff"), MULTIPART, 400, "bad_request"),
         (multipart(url=FILE), "multipart/form-data; charset=none; boundary=b", 400, "bad_request"),
-        (multipart(url_file=FILE), "multipart/form-data; boundary=b", 400, "invalid_url"),
-        (multipart(url=FILE, email_file="a@example.com"), "multipart/form-data; boundary=b", 400, "invalid_email"),
+        (multipart(url_file=FILE), MULTIPART, 400, "invalid_url"),
+        (multipart(url=FILE, email_file="a@example.com"), MULTIPART, 400, "invalid_email"),
         (f"url={FILE}", "text/plain", 415, "unsupported_media_type"),
         (b"<url/>", "application/xml", 415, "unsupported_media_type"),
         (b"url=" + b"a" * 100_000, FORM, 413, "body_too_large"),
@@ -327,7 +330,7 @@ def test_what_the_http_layer_refuses_is_answered_as_all_is(
     assert re.match(rf"HTTP/1.[01] {status} ", head)
     assert (json.loads(body)["error"]["code"], body[-1]) == (code, "\n")
     headers = dict(line.split(": ", 1) for line in head.splitlines()[1:])
-    assert headers["Content-Type"] == "application/json"
+    assert headers["Content-Type"] == JSON
     assert headers["X-Content-Type-Options"] == "nosniff"
     service.commands[0].wait_for_line(
         f"event=request .* status={status} .*request={headers['X-Request-Id']}"
@@ -343,10 +346,10 @@ def test_the_longest_url_is_taken_however_it_is_escaped(service: Service, letter
     assert post(service, f"{everything}&email={email}", FORM).status_code == 202
     for data, kind in (
         ({"url": url}, None),
-        (json.dumps({"url": url}), "application/json"),
+        (json.dumps({"url": url}), JSON),
         (
             f"--b\r\nContent-Disposition: form-data; name=url\r\n\r\n{url}\r\n--b--\r\n".encode(),
-            "multipart/form-data; boundary=b",
+            MULTIPART,
         ),
     ):
         assert post(service, data, kind).status_code == 202
@@ -450,7 +453,10 @@ def test_a_signal_stops_the_server_after_the_running_requests(
 def test_a_request_that_is_coming_in_is_answered_before_the_server_ends(
     tmp_path: Path, beginning: bytes
 ) -> None:
-    header = b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
+    header = (
+        b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 26\r\n\r\n"
+    )
     request = header + b'{"url":"http://a.example"}'
     with Service(tmp_path) as service:
         server = service.start_server()

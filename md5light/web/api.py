@@ -74,7 +74,7 @@ def make_app(queue: Queue, totals: Totals, health: Health, config: Config) -> WS
 def _rendered(
     handle: Callable[..., Answer], health: Health, base_url: str, page: Render | None = None
 ) -> Callable[..., bottle.HTTPResponse]:
-    """Wrap a handler: what it returns or raises becomes a page where the client prefers one, else JSON."""
+    """Wrap a handler: render what it returns or raises, as `page` does or, for programs, as JSON."""
 
     def respond(**arguments: str) -> bottle.HTTPResponse:
         request = bottle.request

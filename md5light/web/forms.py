@@ -19,7 +19,7 @@ FORM = "application/x-www-form-urlencoded"
 #: characters of an unknown parameter's name that a message repeats
 SHOWN_CHARACTERS = 100
 
-#: Field by field in their order; a value that is no text (a file, a number of JSON) is kept as it is.
+#: names and values in their order; a value may be no text, such as a file or a number of JSON
 Fields = list[tuple[str, object]]
 
 

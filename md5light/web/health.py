@@ -1,4 +1,4 @@
-"""Whether the service can work: the database answers, and a worker is there for the jobs that wait."""
+"""Whether the service can work: the database answers, and a worker runs while jobs wait."""
 
 from __future__ import annotations
 

@@ -67,9 +67,9 @@ HEADER_END = b"\r\n\r\n"
 
 
 class HTTPServer:
-    """Answers from `app` what comes in at `sockets`, with `threads` for reading and as many for writing.
+    """Answers from `app` the requests that come in at `sockets`; the caller turns its loop.
 
-    The caller turns its loop and ends it.
+    It has `threads` threads for requests that only read, and as many for those that write.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class HTTPServer:
         """End the threads, none of which has anything to do any more."""
         self._threads.shutdown()
 
-    # --- connections -------------------------------------------------------------------------------
+    # --- connections -----------------------------------------------------------------------------
 
     def _accept(self, listener: BaseWSGIServer) -> None:
         for _ in range(ACCEPTS):

@@ -64,9 +64,10 @@ def behind(proxies: Sequence[Network], app: WSGI) -> WSGI:
         environ["REMOTE_ADDR"] = peer
         if proxies and (peer == UNIX_PEER or _is_in(peer, proxies)):
             environ["REMOTE_ADDR"] = _client(environ.get("HTTP_X_FORWARDED_FOR", ""), proxies, peer)
-            for header, key in (("HOST", "HTTP_HOST"), ("PROTO", "wsgi.url_scheme")):
-                if forwarded := _last(environ.get(f"HTTP_X_FORWARDED_{header}", "")):
-                    environ[key] = forwarded
+            if host := _last(environ.get("HTTP_X_FORWARDED_HOST", "")):
+                environ["HTTP_HOST"] = host
+            if (scheme := _last(environ.get("HTTP_X_FORWARDED_PROTO", ""))) in ("http", "https"):
+                environ["wsgi.url_scheme"] = scheme
         return app(environ, start_response)
 
     return serve

@@ -115,7 +115,8 @@ class Page:
         self, status: int, headers: Mapping[str, str], **values: object
     ) -> bottle.HTTPResponse:
         request = bottle.request
-        address = self._base_url or f"{request.urlparts.scheme}://{request.get_header('Host', '')}"
+        scheme, host = request.environ["wsgi.url_scheme"], request.get_header("Host", "")
+        address = self._base_url or f"{scheme}://{host}"
         no_worker = self._health.no_worker
         return self._render("home", status, headers, address=address, no_worker=no_worker, **values)
 

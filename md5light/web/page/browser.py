@@ -20,7 +20,7 @@ def prefers_html(headers: Mapping[str, str]) -> bool:
 
 
 def preferred_language(headers: Mapping[str, str]) -> str:
-    """Choose one of our languages by `Accept-Language`; English where nothing speaks for Russian."""
+    """Choose one of our languages by `Accept-Language`; English unless Russian is preferred."""
     accepted = _weights(headers.get("Accept-Language", ""))
     english, russian = (
         max(

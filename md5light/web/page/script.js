@@ -1,7 +1,9 @@
-// What the page does beyond a page without a script: it stays where it is, and keeps the list of this browser's jobs.
+// What the page does beyond a page without a script: it stays where it is, and keeps the list of
+// this browser's jobs.
 //
-// A job is shown in a slot, an element with `data-job`: an item of the list, or the job's own page. A slot is brought
-// up to date from the job's page as the server writes it, so there are no words here, and no markup is made here.
+// A job is shown in a slot, an element with `data-job`: an item of the list, or the job's own page.
+// A slot is brought up to date from the job's page as the server writes it, so there are no words
+// here, and no markup is made here.
 
 "use strict";
 
@@ -35,7 +37,7 @@ if (form) {
 }
 watch();
 
-// --- the list ------------------------------------------------------------------------------------------------
+// --- the list -----------------------------------------------------------------------------------
 
 function storedJobs() {
   try {
@@ -81,16 +83,18 @@ function clearList() {
   form.elements.url.focus();
 }
 
-// --- submitting ----------------------------------------------------------------------------------------------
+// --- submitting ---------------------------------------------------------------------------------
 
-// The button is only told to be disabled meanwhile: else it would lose the focus, and a keyboard's user the place.
+// The button is only said to be disabled: if it were, it would lose the focus, and whoever uses a
+// keyboard their place.
 async function submit(event) {
   event.preventDefault();
   const button = form.querySelector("button");
   if (button.ariaDisabled === "true") return;
   button.ariaDisabled = "true";
   try {
-    const { page } = await load(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    const body = new URLSearchParams(new FormData(form));
+    const { page } = await load(form.action, { method: "POST", body });
     const accepted = page.querySelector("[data-job]");
     accepted ? add(accepted) : refuse(page);
   } catch {
@@ -120,10 +124,12 @@ function refuse(page) {
 
 function complain(problem, wrong = "") {
   form.querySelector("#problem").textContent = problem;
-  for (const field of form.querySelectorAll("input")) field.setAttribute("aria-invalid", field.id === wrong);
+  for (const field of form.querySelectorAll("input")) {
+    field.setAttribute("aria-invalid", field.id === wrong);
+  }
 }
 
-// --- watching ------------------------------------------------------------------------------------------------
+// --- watching -----------------------------------------------------------------------------------
 
 async function watch() {
   for (;;) {
@@ -150,7 +156,8 @@ function lookNow() {
 // Only a job's own page tells of its mail.
 function isUnfinished(slot) {
   const card = slot.querySelector(".card");
-  return !card || ["queued", "running"].includes(card.dataset.status) || slot.querySelector("[data-mail=waiting]");
+  if (!card || ["queued", "running"].includes(card.dataset.status)) return true;
+  return slot.querySelector("[data-mail=waiting]") !== null;
 }
 
 async function look(slot) {
@@ -166,7 +173,8 @@ async function look(slot) {
 }
 
 async function load(url, options = {}) {
-  const answer = await fetch(url, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const answer = await fetch(url, { headers: { Accept: "text/html" }, signal, ...options });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   return { status: answer.status, page };
 }
@@ -196,10 +204,11 @@ function advance(part, next) {
   return true;
 }
 
-// --- telling -------------------------------------------------------------------------------------------------
+// --- telling ------------------------------------------------------------------------------------
 
 function tell(card) {
-  const texts = [".name", ".status", ".reason"].map((part) => card.querySelector(part)?.textContent.trim());
+  const parts = [".name", ".status", ".reason"];
+  const texts = parts.map((part) => card.querySelector(part)?.textContent.trim());
   news.textContent = texts.filter(Boolean).join(", ");
 }
 
@@ -218,6 +227,7 @@ async function copyText(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return document.execCommand("copy"); // the clipboard is closed to pages that came unencrypted; the older way is not
+    // The clipboard is closed to pages that came unencrypted; the older way is not.
+    return document.execCommand("copy");
   }
 }
