@@ -51,7 +51,7 @@ def test_a_missing_worker_is_told_once_and_its_return_once(
     Totals(database).heartbeat("w1")
     for _ in range(3):
         health.look()
-    assert (health.no_worker, events(caplog)) == (False, ["no_worker", "worker_returned"])
+    assert (health.no_worker, events(caplog)) == (False, ["no_worker", "no_worker_ended"])
 
 
 def test_a_worker_that_vanished_with_its_job_is_missed(
@@ -95,7 +95,7 @@ def test_a_missing_worker_is_told_by_readiness_page_and_log(tmp_path: Path) -> N
             page = requests.get(service.url + path, headers={"Accept": "text/html"}, timeout=10)
             assert "No worker is running" in page.text
         service.start_pool()
-        server.wait_for_line("event=worker_returned")
+        server.wait_for_line("event=no_worker_ended")
         assert "warning" not in requests.get(f"{service.url}/readyz", timeout=10).json()
 
 

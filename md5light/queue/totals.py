@@ -174,15 +174,24 @@ class Totals:
 
         self._database.write(work)
 
+    def workers_alive(self) -> int:
+        """Count the workers with a recent heartbeat; unlike `snapshot` it reads no job."""
+        return self._database.read(lambda transaction: int(_workers(transaction)["alive"]))
+
     def snapshot(self) -> Snapshot:
         """Read everything."""
         return self._database.read(_snapshot)
 
 
+def _workers(transaction: Transaction) -> Row:
+    (workers,) = transaction.all(WORKERS, since=transaction.now() - ALIVE_SECONDS)
+    return workers
+
+
 def _snapshot(transaction: Transaction) -> Snapshot:
     now = transaction.now()
     unfinished = {row["status"]: row for row in transaction.all(UNFINISHED)}
-    (workers,) = transaction.all(WORKERS, since=now - ALIVE_SECONDS)
+    workers = _workers(transaction)
     (mails,) = transaction.all(MAILS, failing_since=now - FAILING_SECONDS)
     rows = transaction.all(READ)
     jobs = [row for row in rows if not row["event"].startswith("mail ")]

@@ -63,17 +63,20 @@ class Health:
             self.database_failed(reason)
 
     def _look_at_workers(self) -> None:
-        snapshot = self._totals.snapshot()
-        before, self.no_worker = self.no_worker, lacks_worker(snapshot)
+        before, workers = self.no_worker, self._totals.workers_alive()
+        # The snapshot counts all unfinished jobs, so it is read only where no worker is alive.
+        self.no_worker = not workers and lacks_worker(self._totals.snapshot())
         if self.no_worker and not before:
-            oldest = snapshot.oldest_waiting_seconds
-            log.warning("no_worker", reason=NO_WORKER, oldest_waiting_seconds=oldest)
+            log.warning("no_worker", reason=NO_WORKER)
         if before and not self.no_worker:
-            log.info("worker_returned", workers=snapshot.workers_alive)
+            log.info("no_worker_ended", workers=workers)
 
     def _watch(self) -> None:
         while not self._ended.wait(self._pause()):
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                log.exception("health_failed")  # the server goes on, and so does the next look
 
     def _pause(self) -> float:
         return OUTAGE_LOOK_SECONDS if self._outage.lasts else LOOK_SECONDS
