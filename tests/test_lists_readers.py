@@ -19,6 +19,7 @@ import pytest
 from md5light.lists.digests import ALGORITHMS
 from md5light.lists.entry import Entry
 from md5light.lists.lines import Line
+from md5light.lists.names import path_of
 from md5light.lists.reading import read
 from md5light.lists.writing import write
 from tests.origin import Origin
@@ -77,7 +78,7 @@ def manifest(entries: list[Entry], path: Path, format: str, **options: Any) -> P
 
 
 def run(*command: str | Path, cwd: Path, status: int = 0) -> str:
-    environment = {**os.environ, "LC_ALL": "C", "RCLONE_CONFIG": "/dev/null"}
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "RCLONE_CONFIG": "/dev/null"}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -209,6 +210,19 @@ def test_pooch_with_paths(tmp_path: Path, origin: Origin) -> None:
     [name] = books.registry_files
     assert name == f"{url.split('/')[2]}/d/a b.txt"
     assert Path(books.fetch(name)).read_bytes() == b"body"
+
+
+@pytest.mark.slow
+def test_paths_are_those_of_wget(tmp_path: Path, origin: Origin) -> None:
+    served = ["/d/a.txt", "/d/a%20b.txt?c=/d", "/", "/d/?q=1", "//e//f", "/%E6%97%A5", "/x%2Fy"]
+    served += ["/p%25q?z=%20w", "/g/h", "/%0Ab"]
+    for path in served:
+        origin.serve(path, b"the body")
+    urls = [origin.url(path) for path in [*served, "/x/../g/./h"]]
+    run("wget", "--no-proxy", "--force-directories", "--no-verbose", *urls, cwd=tmp_path)
+    # wget stores what it was told twice as h.1.
+    stored = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path_of(url) for url in urls} == {path.removesuffix(".1") for path in stored}
 
 
 def test_registries_that_pooch_makes_are_read(tmp_path: Path, directory: Path) -> None:
