@@ -1,4 +1,4 @@
-"""What a service manager is told and hands over, in a few lines. Where there is none, all of it does nothing."""
+"""Messages to a service manager, and the sockets that it passes. Without one all does nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def notify(*assignments: str) -> None:
 
 
 def stopping(seconds: float) -> None:
-    """Tell that a stop has begun and may take `seconds`, more than the unit's TimeoutStopSec= if need be."""
+    """Tell that a stop has begun and may take `seconds`, even beyond the unit's TimeoutStopSec=."""
     notify("STOPPING=1")
     notify(
         f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}"
@@ -36,7 +36,7 @@ def stopping(seconds: float) -> None:
 
 
 def passed_sockets() -> list[socket.socket]:
-    """Return the sockets that the service manager listens on in our place, if it does (sd_listen_fds(3))."""
+    """Return the sockets that the service manager has opened for us (sd_listen_fds(3))."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     end = FIRST_PASSED + int(os.environ.get("LISTEN_FDS", "0"))
@@ -46,8 +46,8 @@ def passed_sockets() -> list[socket.socket]:
 class Watchdog:
     """Proves to the service manager that a main loop lives (sd_watchdog_enabled(3)).
 
-    The loop calls `beat` at every turn and sleeps no longer than that says. When the loop hangs, the beats end, and
-    the manager starts the service anew.
+    The loop calls `beat` at every turn and sleeps no longer than that says. When the loop hangs, the
+    beats end, and the manager restarts the service.
     """
 
     def __init__(self) -> None:

@@ -196,6 +196,30 @@ def test_an_outage_of_the_mail_server_is_two_lines(tmp_path: Path) -> None:
             assert pool.lines.count("event=mail_failed") == 1
 
 
+def test_a_shortage_of_our_own_costs_no_attempt(tmp_path: Path) -> None:
+    with Origin() as origin, running(tmp_path, "--processes", "1") as service:
+        pool = service.commands[-1]
+        (worker,) = wait_until(pool.children)
+        warm = [service.submit(origin.serve(f"/{n}", b"body")) for n in range(4)]
+        assert {service.result(job_id)["status"] for job_id in warm} == {"done"}
+        limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (opened_files(worker), limits[1]))
+        with Origin(host="127.0.0.2") as other:  # no kept connection leads there
+            job_id = service.submit(other.serve("/file", b"body"))
+            pool.wait_for_line("event=out_of_resources")
+            wait_until(lambda: pool.lines.count(f"event=released job={job_id}") >= 3)
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+            assert service.result(job_id)["status"] == "done"
+            assert service.job(job_id)["attempts"] == 1
+        assert pool.lines.count("event=out_of_resources") == 1
+
+
+def opened_files(pid: int) -> int:
+    """Tell the first number that a new descriptor of a process would get."""
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in range(1024) if number not in used)
+
+
 def run_sql(service: Service, statement: str) -> list[tuple[object, ...]]:
     with contextlib.closing(
         sqlite3.connect(service.database, timeout=10, isolation_level=None)
