@@ -155,7 +155,7 @@ def test_the_command_copies_into_the_configured_database(
     [
         ("none.sqlite3", "database none.sqlite3: No such file or directory"),
         ("config.ini", "database config.ini: file is not a database"),
-        ("old.sqlite3", "old.sqlite3 is the database that the jobs would be copied into"),
+        ("old.sqlite3", "old.sqlite3 is the database that the jobs go to"),
     ],
 )
 def test_what_can_not_be_copied(source: Database, tmp_path: Path, named: str, problem: str) -> None:
