@@ -48,7 +48,7 @@ class DatabaseError(Md5lightError):
 
 
 class OldSchema(DatabaseError):
-    """The database has the schema of an older md5light, or none: the server or the pool mends it."""
+    """The database has an older md5light's schema, or none: server or pool bring it up to date."""
 
 
 class DatabaseUnavailable(DatabaseError):

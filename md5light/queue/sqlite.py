@@ -105,7 +105,9 @@ class SQLite(SharedCommits):
         self._clock = clock
         self._readers: deque[sqlite3.Connection] = deque()
         self._writes_to_checkpoint = CHECKPOINT_WRITES
-        #: device and inode of the file and of its log, as they were opened
+        #: the file and its log; SQLite keeps that beside the target of a link
+        self._file, self._log = os.fspath(self.path), f"{os.path.realpath(self.path)}-wal"
+        #: device and inode of both, as they were opened
         self._identity: list[tuple[int, int]] = []
         try:
             self._open(create, migrate)
@@ -229,9 +231,8 @@ class SQLite(SharedCommits):
 
     def _find_identity(self) -> list[tuple[int, int]]:
         """Return device and inode of the file and of its log, nothing where one can't be found."""
-        file = os.path.realpath(self.path)  # SQLite's log lies beside the target of a link
         try:
-            found = [os.stat(file), os.stat(f"{file}-wal")]
+            found = [os.stat(self._file), os.stat(self._log)]
         except OSError:
             return []
         return [(status.st_dev, status.st_ino) for status in found]
