@@ -13,6 +13,7 @@ setup(
     description="The MD5 of a file on the Internet, without downloading it yourself and without waiting for it",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    url="https://github.com/md5light/md5light",
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["md5light", "md5light.*"]),

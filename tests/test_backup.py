@@ -1,4 +1,4 @@
-"""Backup and upgrade, by the very commands that README shows."""
+"""Backup and upgrade, by the very commands that the documents show."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tests.origin import Origin
 from tests.service import Service, running
-from tests.test_docs import section
+from tests.test_docs import document, section
 from tests.waiting import wait_until
 
 
 def test_a_copy_made_under_load_is_whole_and_serves(tmp_path: Path) -> None:
-    shown = re.search(r"```sh\n(.*?)```", section("Backup"), re.DOTALL)
+    shown = re.search(r"```sh\n(.*?)```", section(document("operating"), "Backup"), re.DOTALL)
     assert shown is not None
     running_folder, restored = tmp_path / "running", tmp_path / "restored"
     running_folder.mkdir()

@@ -74,7 +74,7 @@ def test_the_source_distribution_holds_what_is_needed_to_work_on_it(dist: Path) 
         "setup.py",
         ".ci/run",
     }
-    assert names >= wanted | files("md5light", "scripts", "tests")
+    assert names >= wanted | files("md5light", "docs", "scripts", "tests")
 
 
 def test_the_wheel_works_in_a_fresh_environment(dist: Path, tmp_path: Path) -> None:

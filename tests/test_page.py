@@ -698,7 +698,7 @@ def test_the_picture_in_readme_can_be_taken_anew(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     command = [sys.executable, "-m", "tests.screenshot", str(tmp_path / "page.png")]
     subprocess.run(command, cwd=root, check=True, timeout=100)
-    assert "](scripts/page.png)" in (root / "README.md").read_text(encoding="utf-8")
+    assert "/scripts/page.png)" in (root / "README.md").read_text(encoding="utf-8")
     for picture in (tmp_path / "page.png", root / "scripts/page.png"):
         content = picture.read_bytes()
         assert content.startswith(b"\x89PNG")
