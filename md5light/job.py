@@ -73,6 +73,10 @@ class Hashed:
     content_type: str | None
     etag: str | None
     last_modified: str | None
+    #: the further digests that were asked for
+    sha1: str | None = None
+    sha256: str | None = None
+    sha512: str | None = None
 
 
 @dataclass(frozen=True)

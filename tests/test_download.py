@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import hashlib
 import os
 import socket
 import ssl
@@ -60,6 +61,20 @@ def test_what_is_told_of_the_file(origin: Origin, fetch: Fetch) -> None:
     assert fetch(origin.serve("/bare", b"hello")) == Hashed(
         md5(b"hello"), 5, origin.url("/bare"), None, None, None
     )
+
+
+def test_further_digests_are_of_the_same_bytes(origin: Origin) -> None:
+    body = gzip.compress(BIG)
+    answer = reply(body, "200 OK", "Content-Encoding: gzip")
+    downloader = Downloader(config())
+    with contextlib.closing(downloader):
+        hashed = downloader.download(
+            origin.serve("/file", Raw(answer)), Transfer(), digests=["sha512", "sha1"]
+        )
+    assert hashed.md5 == md5(body)
+    assert hashed.sha1 == hashlib.sha1(body).hexdigest()
+    assert hashed.sha256 is None
+    assert hashed.sha512 == hashlib.sha512(body).hexdigest()
 
 
 def test_progress_can_be_read_meanwhile(origin: Origin) -> None:
@@ -258,9 +273,9 @@ from md5light.download.downloader import Downloader, Transfer
 url, count = sys.argv[1], int(sys.argv[2])
 config = DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.0/8"),))
 downloader = Downloader(config, connections=count)
-threads = [
-    threading.Thread(target=downloader.download, args=(url, Transfer())) for _ in range(count)
-]
+def download():
+    downloader.download(url, Transfer(), digests=["sha1", "sha256", "sha512"])
+threads = [threading.Thread(target=download) for _ in range(count)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 status = pathlib.Path("/proc/self/status").read_text()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import hashlib
 
 import pytest
 
+from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import TemporaryFailure
 from tests.downloads import (
     BIG,
@@ -14,6 +17,7 @@ from tests.downloads import (
     LATER,
     SECRET,
     Fetch,
+    config,
     downloading,
     failure_of,
     head,
@@ -341,6 +345,30 @@ def test_a_changed_file_is_begun_again(origin: Origin, fetch: Fetch) -> None:
     hashed = fetch(origin.serve("/file", script))
     assert (hashed.md5, hashed.size, hashed.etag) == (md5(new), len(new), '"v2"')
     assert origin.requests() == 3
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_all_digests_go_on_or_begin_again_together(origin: Origin, changed: bool) -> None:
+    """The file is so large that each digest has a thread when the transfer breaks."""
+    old = BIG * 4
+    new = old[::-1] if changed else old
+
+    def script(peer: Peer) -> None:
+        if peer.number == 1:
+            part(peer, old, 9_000_000, ETAG)
+        elif changed:
+            peer.send(reply(new, "200 OK", 'ETag: "v2"'))
+        else:
+            part(peer, old, len(old), ETAG)
+
+    downloader = Downloader(config())
+    with contextlib.closing(downloader):
+        url = origin.serve("/file", script)
+        hashed = downloader.download(url, Transfer(), digests=["sha1", "sha256", "sha512"])
+    found = (hashed.md5, hashed.sha1, hashed.sha256, hashed.sha512)
+    names = ("md5", "sha1", "sha256", "sha512")
+    assert found == tuple(hashlib.new(name, new).hexdigest() for name in names)
+    assert origin.requests() == (3 if changed else 2)
 
 
 def test_a_server_that_keeps_no_ranges_is_not_asked_for_ever(origin: Origin, fetch: Fetch) -> None:

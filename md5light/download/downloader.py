@@ -1,4 +1,4 @@
-"""One download: from a URL to the MD5 of the body that the server sends, or to the reason for none.
+"""One download: from a URL to the digests of the body that is sent, or to the reason for none.
 
 It follows redirects itself, so that the guard sees every hop, and goes on after a break where a
 later part proves to be of the same file. The outcome is a checksum of one whole body, or a failure.
@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Collection
 
 from md5light.config import DownloadConfig
 from md5light.deadlines import Deadlines
@@ -36,7 +37,7 @@ RESUME_PAUSE = 0.025
 #: statuses of a signed URL that has expired
 EXPIRED = {400, 401, 403, 404, 410}
 
-#: streams hashed by a second thread at once: more would find no processor, and take memory
+#: streams hashed by threads of their own at once: more would find no processor, and take memory
 RINGS = 2
 
 #: the longest value of a header that is kept, in characters
@@ -58,16 +59,24 @@ class Downloader:
         self._deadlines = Deadlines(config.max_seconds)
         self._rings = threading.Semaphore(RINGS)
 
-    def download(self, url: str, transfer: Transfer, *, patience: float = 1.0) -> Hashed:
-        """Download `url` and hash it; `patience` multiplies the time that a server may be silent.
+    def download(
+        self,
+        url: str,
+        transfer: Transfer,
+        *,
+        digests: Collection[str] = (),
+        patience: float = 1.0,
+    ) -> Hashed:
+        """Download `url` and compute its MD5 and further `digests`, which are fields of Hashed.
 
-        Raises PermanentFailure, TemporaryFailure or Stopped, and nothing else.
+        `patience` multiplies the time that a server may be silent. Raises PermanentFailure,
+        TemporaryFailure or Stopped, and nothing else.
         """
         limits = Limits.of(self._config, patience)
         try:
             with (
                 self._deadlines.watch(lambda: self._expire(transfer)),
-                Hasher(self._rings) as hasher,
+                Hasher(self._rings, digests) as hasher,
             ):
                 transfer.check()
                 return _Attempt(self._config, self._connections, transfer, hasher, limits).run(url)
@@ -144,12 +153,12 @@ class _Attempt:
             self._receive(response)
             exchange.finish()
         return Hashed(
-            self._hasher.hexdigest(),
-            self._transfer.bytes_done,
-            self._url.text,
-            _one_line(self._file.content_type),
-            _one_line(self._file.etag),
-            _one_line(self._file.last_modified),
+            **self._hasher.hexdigests(),
+            size=self._transfer.bytes_done,
+            final_url=self._url.text,
+            content_type=_one_line(self._file.content_type),
+            etag=_one_line(self._file.etag),
+            last_modified=_one_line(self._file.last_modified),
         )
 
     def _ask(self) -> Exchange:

@@ -1,4 +1,4 @@
-"""MD5 of a stream: small pieces while it is slow or short; a second thread hashes large ones."""
+"""Digests of a stream: small pieces while it is slow or short; threads hash large ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import mmap
 import queue
 import threading
 import time
+from collections.abc import Callable, Collection
 
 #: pieces grow from the first size to the second as long as each is filled within FAST_SECONDS
 SMALL_PIECE = 64 * 1024
@@ -23,27 +24,30 @@ TAIL = 16 * 1024
 class Hasher:
     """Takes a stream piece by piece: read into `room()`, then call `filled(count)`.
 
-    For a `with` block, which ends its thread. `rings` bounds how many streams have a second thread,
-    and so the memory, over all hashers that share it.
+    It computes MD5 and the `further` digests, by their names in hashlib. For a `with` block, which
+    ends its threads. `rings` bounds how many streams have threads of their own, and so the memory,
+    over all hashers that share it.
     """
 
-    def __init__(self, rings: threading.Semaphore) -> None:
+    def __init__(self, rings: threading.Semaphore, further: Collection[str] = ()) -> None:
         self._rings = rings
-        self._thread: threading.Thread | None = None
-        self._full: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        self._empty: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._algorithms = ("md5", *further)
+        self._threads: list[_Thread] = []
         self.restart()
 
     def __enter__(self) -> Hasher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop_thread()
+        self._stop_threads()
 
     def restart(self) -> None:
         """Forget everything: a new stream begins."""
-        self._stop_thread()
-        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._stop_threads()
+        # Checksums, not protection: a system in FIPS mode may compute them, too.
+        self._digests = {
+            name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms
+        }
         self._tail = b""
         self._start_piece(memoryview(b""))
 
@@ -64,17 +68,20 @@ class Hasher:
         """Return the last bytes of the stream, at most TAIL of them."""
         return (self._tail + bytes(self._piece[max(0, self._used - TAIL) : self._used]))[-TAIL:]
 
-    def hexdigest(self) -> str:
-        rest = self._piece[: self._used]
-        if self._thread:
-            self._full.put(rest)
-            self._stop_thread()
-        else:
-            self._hash(rest)
-        return self._md5.hexdigest()
+    def hexdigests(self) -> dict[str, str]:
+        """Return the digests of the whole stream by algorithm, in lower-case hexadecimal."""
+        self._hash(self._piece[: self._used])
+        self._stop_threads()
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
     def _hash(self, piece: memoryview) -> None:
-        self._md5.update(piece)
+        """Hash `piece` here, or hand it to the threads."""
+        if self._threads:
+            for thread in self._threads:
+                thread.pieces.put(piece)
+        else:
+            for digest in self._digests.values():
+                digest.update(piece)
 
     def _start_piece(self, piece: memoryview) -> None:
         self._piece = piece
@@ -84,42 +91,58 @@ class Hasher:
     def _pass_on(self) -> None:
         piece = self._piece
         self._tail = self.tail()
-        if self._thread:
-            self._full.put(piece)
-            self._start_piece(self._empty.get())
-            return
         self._hash(piece)
-        if len(piece) >= SMALL_PIECE and time.monotonic() - self._since < FAST_SECONDS:
+        if self._threads:
+            # All have the same pieces in the same order: each returns the same one next.
+            (piece, *_) = [thread.hashed.get() for thread in self._threads]
+        elif len(piece) >= SMALL_PIECE and time.monotonic() - self._since < FAST_SECONDS:
             if len(piece) < LARGE_PIECE:
                 piece = _memory(2 * len(piece))
             elif self._rings.acquire(blocking=False):
-                self._start_thread()
+                self._start_threads()
         self._start_piece(piece)
 
-    def _start_thread(self) -> None:
-        """Hash in a second thread from now on; in this one where none can be had."""
-        thread = threading.Thread(target=self._run, name="hasher", daemon=True)
+    def _start_threads(self) -> None:
+        """Hash in a thread for each digest from now on; in this one where not all can be had."""
+        self._threads = [_Thread(digest.update) for digest in self._digests.values()]
         try:
-            thread.start()
+            for thread in self._threads:
+                thread.start()
         except RuntimeError:
-            self._rings.release()
+            self._stop_threads()
             return
-        self._thread = thread
         for _ in range(RING - 1):
-            self._empty.put(_memory(LARGE_PIECE))
+            piece = _memory(LARGE_PIECE)
+            for thread in self._threads:
+                thread.hashed.put(piece)
 
-    def _stop_thread(self) -> None:
-        if self._thread:
-            self._full.put(None)
-            self._thread.join()
-            self._thread = None
-            self._empty = queue.SimpleQueue()
+    def _stop_threads(self) -> None:
+        if self._threads:
+            for thread in self._threads:
+                thread.stop()
+            self._threads = []
             self._rings.release()
 
-    def _run(self) -> None:
-        while (piece := self._full.get()) is not None:
-            self._hash(piece)
-            self._empty.put(piece)
+
+class _Thread(threading.Thread):
+    """Updates one digest with the pieces it is given, in their order."""
+
+    def __init__(self, update: Callable[[memoryview], None]) -> None:
+        super().__init__(name="hasher", daemon=True)
+        self.pieces: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self.hashed: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._update = update
+
+    def run(self) -> None:
+        while (piece := self.pieces.get()) is not None:
+            self._update(piece)
+            self.hashed.put(piece)
+
+    def stop(self) -> None:
+        """Wait until all given pieces are hashed, and end the thread if it was started."""
+        if self.ident is not None:
+            self.pieces.put(None)
+            self.join()
 
 
 def _memory(size: int) -> memoryview:

@@ -2,7 +2,8 @@
 """Time the download of a large file against `curl -s URL | openssl md5`, and weigh the process that does it.
 
 nginx (Debian's package) serves the file on loopback, over http and https, as a process of its own with temporary
-files. Each figure is printed with what is needed; the exit status is 1 when something needed is not met.
+files. Further digests are computed in the same pass: the rates of one, two and all four are printed. Each figure is
+printed with what is needed; the exit status is 1 when something needed is not met.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import trustme
@@ -23,16 +25,19 @@ from loopback import figure, nginx, python
 MOST_RATIO = 0.9
 MOST_MEGABYTES = 64
 
+#: further digests whose rates are shown
+DIGESTS = ((), ("sha256",), ("sha1", "sha256", "sha512"))
+
 #: runs in a process of its own: COUNT downloads at once, then what they took
 JOB = """
 import ipaddress, pathlib, sys, threading, time
 from md5light.config import DownloadConfig
 from md5light.download.downloader import Downloader, Transfer
-url, ca_file, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+url, ca_file, count, digests = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 downloader = Downloader(DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.1"),), ca_file=ca_file))
 results = []
 def run():
-    results.append(downloader.download(url, Transfer()).md5)
+    results.append(downloader.download(url, Transfer(), digests=digests).md5)
 threads = [threading.Thread(target=run) for _ in range(count)]
 wall, cpu = time.perf_counter(), time.process_time()
 for thread in threads:
@@ -97,6 +102,7 @@ def measure(folder: Path, roots: dict[str, str], rounds: int) -> bool:
     print(f"openssl md5 of the local file: {floor:.2f} s")
     for root in roots.values():
         kept += large(folder, f"{root}/large", rounds)
+    rates(f"{roots['http']}/large", folder, rounds)
     megabytes = job(f"{roots['https']}/large", folder, 8)[2]
     kept.append(
         figure("https: peak memory with eight downloads at once", megabytes, MOST_MEGABYTES, " MiB")
@@ -125,8 +131,22 @@ def large(folder: Path, url: str, rounds: int) -> list[bool]:
     ]
 
 
-def job(url: str, folder: Path, count: int) -> tuple[float, float, float, str]:
-    wall, cpu, peak, md5 = python(JOB, url, folder / "ca.pem", count).communicate()[0].split()
+def rates(url: str, folder: Path, rounds: int) -> None:
+    """Print how fast a file is downloaded and hashed, with and without further digests."""
+    megabytes = (folder / "large").stat().st_size / 1e6
+    runs = [[job(url, folder, 1, further) for further in DIGESTS] for _ in range(rounds)]
+    for number, further in enumerate(DIGESTS):
+        wall = statistics.median(run[number][0] for run in runs)
+        cpu = statistics.median(run[number][1] for run in runs)
+        name = " + ".join(("md5", *further))
+        print(f"http: {name}: {megabytes / wall:.0f} MB/s ({wall:.2f} s, CPU {cpu:.2f} s)")
+
+
+def job(
+    url: str, folder: Path, count: int, further: Sequence[str] = ()
+) -> tuple[float, float, float, str]:
+    arguments = (url, folder / "ca.pem", count, *further)
+    wall, cpu, peak, md5 = python(JOB, *arguments).communicate()[0].split()
     return float(wall), float(cpu), float(peak), md5
 
 
