@@ -204,6 +204,9 @@ def test_yes_and_no(load: Load, written: str, value: bool) -> None:
         ("server", "port", "0", "65535"),
         ("server", "threads", "1", "1000"),
         ("server", "submits_per_minute", "0", "1000000000"),
+        ("server", "max_batch_lines", "0", "10000000"),
+        ("server", "max_batch_bytes", "1", "1000000000000"),
+        ("server", "max_unfinished_batches", "1", "1000000"),
         ("queue", "lease_seconds", "1", "86400"),
         ("queue", "retry_seconds", "0", "3600"),
         ("worker", "processes", "1", "1000"),
@@ -211,6 +214,7 @@ def test_yes_and_no(load: Load, written: str, value: bool) -> None:
         ("download", "max_bytes", "0", "1000000000000000000"),
         ("download", "max_redirects", "0", "100"),
         ("smtp", "port", "1", "65535"),
+        ("smtp", "attach_bytes", "0", "1000000000"),
     ],
 )
 def test_the_ends_of_a_range_belong_to_it(

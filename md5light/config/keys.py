@@ -78,7 +78,19 @@ class ServerConfig:
     submits_per_minute: int = _key(
         values.integer(0, 10**9),
         "0",
-        "submissions per client address (IPv6: per /64); above it 429; 0: no limit",
+        "submissions per client address (IPv6: per /64); each line of a batch counts; above it 429; "
+        "0: no limit",
+    )
+    max_batch_lines: int = _key(
+        values.integer(0, 10**7), "100000", "lines of one batch; above it 413; 0: no batches (404)"
+    )
+    max_batch_bytes: int = _key(
+        values.integer(1, 10**12), "33554432", "bytes of the list; above it 413"
+    )
+    max_unfinished_batches: int = _key(
+        values.integer(1, 10**6),
+        "100",
+        "unfinished batches; above it POST /batches answers 503",
     )
 
     @property
@@ -217,6 +229,11 @@ class SmtpConfig:
     )
     maildir: str = _key(
         values.path, "md5light-mail", "the Maildir that keeps mails while host is empty", path=True
+    )
+    attach_bytes: int = _key(
+        values.integer(0, 10**9),
+        "1048576",
+        "a batch's manifest is attached (gzip) up to this size; above it the mail has the link alone",
     )
     local_domains: bool = _key(
         values.yes_or_no,
