@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.context import ForkProcess
 from typing import NoReturn
 
 from md5light.config import Config
@@ -49,8 +52,8 @@ class _Child:
 
     number: int
     name: str = ""
-    #: None: no process, or one that has ended
-    pid: int | None = None
+    #: None: there is none, or it has ended
+    process: ForkProcess | None = None
     exit_code: int = 0
     started_at: float = 0.0
     deaths_in_a_row: int = 0
@@ -59,16 +62,16 @@ class _Child:
 
     def has_ended(self) -> bool:
         """Tell whether its process has ended since this was asked last, and take its exit code."""
-        if self.pid is None:
+        if self.process is None or self.process.exitcode is None:
             return False
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if pid:
-            self.pid, self.exit_code = None, os.waitstatus_to_exitcode(status)
-        return self.pid is None
+        self.exit_code = self.process.exitcode
+        self.process.close()
+        self.process = None
+        return True
 
     def send(self, number: signal.Signals) -> None:
-        if self.pid is not None:  # not reaped yet, so the id is no other process's
-            os.kill(self.pid, number)
+        if self.process and self.process.pid:  # not reaped yet, so the id is no other process's
+            os.kill(self.process.pid, number)
 
     def plan_start(self) -> None:
         """Let the next process start at once, or after a pause when several died at their start."""
@@ -111,11 +114,13 @@ class Pool:
         gc.collect()
         gc.freeze()  # the children share these pages for as long as no collection touches them
         watchdog = Watchdog()
-        while not self._signals.count and self._supervise():
-            self._tell_when_ready()
-            timeout = min(self._seconds_to_next_start(), watchdog.beat())
-            self._signals.wait(timeout, self._begun_read)
-        in_order = self._stop(watchdog)
+        try:
+            while not self._signals.count and self._supervise():
+                self._tell_when_ready()
+                timeout = min(self._seconds_to_next_start(), watchdog.beat())
+                self._signals.wait(timeout, self._begun_read)
+        finally:
+            in_order = self._stop(watchdog)
         self._listener.close()
         log.info("pool_stopped")
         return in_order
@@ -127,7 +132,7 @@ class Pool:
                 self._bury(child)
             if child.start_at is not None and child.start_at <= time.monotonic():
                 self._start(child)
-        return any(child.pid or child.start_at is not None for child in self._children)
+        return any(child.process or child.start_at is not None for child in self._children)
 
     def _tell_when_ready(self) -> None:
         """Tell the service manager once every place has a worker that has opened its database."""
@@ -142,9 +147,7 @@ class Pool:
         # A signal that comes before the child has handlers of its own must wait for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         try:
-            child.pid = os.fork()
-            if child.pid == 0:
-                self._live(child.name)
+            child.process = _fork(self._live, child.name)
         except OSError as error:  # too many processes, or too little memory
             log.error("worker_not_started", worker=child.name, reason=error.strerror)
             child.plan_start()
@@ -212,7 +215,8 @@ class Pool:
         in_order = self._wait_for_ends(patience, watchdog, hurried=True)
         for child in self._children:
             child.send(signal.SIGKILL)
-        self._wait_for_ends(KILLING_SECONDS, watchdog, hurried=False)
+        if not self._wait_for_ends(KILLING_SECONDS, watchdog, hurried=False):
+            os._exit(1)  # multiprocessing would wait for it, although not even SIGKILL has ended it
         return in_order
 
     def _wait_for_ends(self, seconds: float, watchdog: Watchdog, *, hurried: bool) -> bool:
@@ -226,7 +230,7 @@ class Pool:
                 if child.has_ended() and child.exit_code:
                     self._free(child.name)
             left = deadline - time.monotonic()
-            if not any(child.pid for child in self._children):
+            if not any(child.process for child in self._children):
                 return True
             if left <= 0 or (hurried and self._signals.count > 1):
                 return False
@@ -235,6 +239,33 @@ class Pool:
     def _seconds_to_next_start(self) -> float:
         starts = [child.start_at for child in self._children if child.start_at is not None]
         return max(0.0, min(starts, default=math.inf) - time.monotonic())
+
+
+def _fork(work: Callable[[str], NoReturn], name: str) -> ForkProcess:
+    """Start a process; raises OSError when there can't be another, and leaves nothing open then."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=[name], name=name)
+    before = _open_descriptors()
+    try:
+        process.start()
+    except OSError:
+        # multiprocessing leaves the pipes open that it made for a process that it could not fork.
+        for descriptor in _open_descriptors() - before:
+            os.close(descriptor)
+        raise
+    return process
+
+
+def _open_descriptors() -> set[int]:
+    descriptors = map(int, os.listdir("/proc/self/fd"))
+    return {number for number in descriptors if _is_open(number)}  # the list's own is closed
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _log_hangup() -> None:

@@ -48,6 +48,10 @@ def limit_processes(service: Service, command: Command, most: int) -> None:
     subprocess.run([*service.enter, "prlimit", f"--pid={command.process.pid}", soft], check=True)
 
 
+def open_descriptors(command: Command) -> int:
+    return len(os.listdir(f"/proc/{command.process.pid}/fd"))
+
+
 def kill_one(pool: Command) -> int:
     victim = wait_until(pool.children)[0]
     os.kill(victim, signal.SIGKILL)
@@ -60,10 +64,12 @@ def test_a_fork_that_fails_is_tried_again(tmp_path: Path) -> None:
         service.start_server()
         pool = service.start_pool("--processes", "1")
         wait_until(pool.children)
+        opened = open_descriptors(pool)
         limit_processes(service, pool, 0)
         kill_one(pool)
         pool.wait_for_line(r"event=worker_not_started .*reason=.*unavailable")
         wait_until(lambda: pool.lines.count("event=worker_not_started") == 3)
+        wait_until(lambda: open_descriptors(pool) < opened)  # those of the dead worker are closed
         limit_processes(service, pool, resource.getrlimit(resource.RLIMIT_NPROC)[0])
         wait_until(pool.children)
         assert service.result(service.submit(origin.serve("/file", b"body")))["status"] == "done"
