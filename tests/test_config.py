@@ -533,6 +533,14 @@ def test_a_password_file_that_is_no_use_is_named(load: Load, tmp_path: Path) -> 
         )
 
 
+def test_a_password_file_beside_systemds_credential_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "smtp-password").write_text("\n")
+    (tmp_path / "config.ini").write_text("[smtp]\npassword_file = /root/none\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    message = error_of(lambda: config.load(str(tmp_path / "config.ini"), environ))
+    assert message.endswith("leave it out, since systemd hands the password over as a credential")
+
+
 def test_password_and_password_file_exclude_each_other(load: Load) -> None:
     message = error_of(lambda: load("[smtp]\npassword = hunter2\npassword_file = secret\n"))
     assert message.endswith("password is set too; keep one of them")

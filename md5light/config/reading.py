@@ -114,7 +114,8 @@ def _with_password(config: Config, environ: Mapping[str, str]) -> Config:
     setting = Setting(file, source, Path())
     if smtp.password:
         raise wrong(setting, *PASSWORD_FILE, "password is set too; keep one of them")
-    smtp = dataclasses.replace(smtp, password=_first_line(setting), password_file=file)
+    password = _first_line(setting, _credential(environ))
+    smtp = dataclasses.replace(smtp, password=password, password_file=file)
     sources = {**config.sources, PASSWORD: file}
     return dataclasses.replace(config, smtp=smtp, sources=sources)
 
@@ -125,11 +126,14 @@ def _credential(environ: Mapping[str, str]) -> str:
     return str(file) if folder and os.path.lexists(file) else ""
 
 
-def _first_line(setting: Setting) -> str:
+def _first_line(setting: Setting, credential: str) -> str:
+    """Read a password; where that fails and systemd gives a `credential`, say that it is enough."""
     try:
         return Path(setting.text).read_text(encoding="utf-8-sig").partition("\n")[0]
     except OSError as error:
         problem = f"can't be read: {error.strerror}"
+        if credential not in ("", setting.text):
+            problem += "; leave it out, since systemd hands the password over as a credential"
     except UnicodeDecodeError:
         problem = "is not UTF-8 text"
     raise wrong(setting, *PASSWORD_FILE, problem)
