@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from md5light.finding import EXPECTABLE, differences
+
 #: the states of a job that clients see; the last three are ends
 STATUSES = ("queued", "running", "done", "failed", "canceled")
 
@@ -54,10 +56,45 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     turn: float | None = None
     #: none, waiting, sent or failed
     mail: str = "none"
+    #: as Wanted
+    digests: str = ""
+    expected_size: int | None = None
+    expected_md5: str | None = None
+    expected_sha1: str | None = None
+    expected_sha256: str | None = None
+    expected_sha512: str | None = None
+    #: the further digests that were wanted
+    sha1: str | None = None
+    sha256: str | None = None
+    sha512: str | None = None
 
     @property
     def finished(self) -> bool:
         return self.status in ("done", "failed", "canceled")
+
+    @property
+    def further(self) -> dict[str, str | None]:
+        """The further digests that were wanted, by algorithm; None before the job is done."""
+        return {name: getattr(self, name) for name in self.digests.split()}
+
+    @property
+    def expected(self) -> dict[str, int | str]:
+        """What was expected of the file: its size and digests, by name."""
+        values = {name: getattr(self, f"expected_{name}") for name in EXPECTABLE}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def differences(self) -> list[str]:
+        """In words, where a done job's file is not as expected."""
+        found = {"size": self.size, "md5": self.md5, **self.further}
+        return differences(self.expected, found, self.content_type)
+
+    @property
+    def check(self) -> str | None:
+        """`matched` or `mismatched` where something was expected and the job is done."""
+        if self.status != "done" or not self.expected:
+            return None
+        return "mismatched" if self.differences else "matched"
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,10 @@ class Worker:
         try:
             outcome = self._attempt(
                 lambda: self._downloader.download(
-                    job.url, running.transfer, patience=_patience(job)
+                    job.url,
+                    running.transfer,
+                    digests=job.digests.split(),
+                    patience=_patience(job),
                 ),
                 "bad_response",
             )

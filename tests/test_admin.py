@@ -36,6 +36,7 @@ from tests.child import ROOT
 from tests.conftest import Clock
 from tests.postbox import SILENCE, Postbox, ScriptedPostbox, certificates, repeat
 from tests.test_cli import run, start
+from tests.upgrade import VERSION
 from tests.waiting import wait_until
 
 HASHED = Hashed(
@@ -45,9 +46,6 @@ NOT_FOUND = PermanentFailure("http_status", "The server answered 404.")
 UNKNOWN_ID = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
 RECIPIENT = "ann@example.org"
 SENDER = "md5light@example.org"
-
-#: the schema that this program needs
-VERSION = len(list(SCHEMA.glob("*.sql")))
 
 #: the steps to a session with STARTTLS and a login
 OPENING = ("name", "connection", "greeting", "TLS", "login")

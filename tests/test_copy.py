@@ -11,6 +11,7 @@ import pytest
 
 import md5light.queue.copy as copying
 from md5light.errors import TemporaryFailure
+from md5light.finding import Wanted
 from md5light.job import Hashed, Job
 from md5light.queue import open_database
 from md5light.queue.copy import copy
@@ -22,8 +23,16 @@ from tests.conftest import Clock
 from tests.test_cli import run
 
 HASHED = Hashed(
-    "f4afe93ad799484b1d512cc20e93efd1", 7, "http://files.example.com/a", "text/plain", '"1"', None
+    "f4afe93ad799484b1d512cc20e93efd1",
+    7,
+    "http://files.example.com/a",
+    "text/plain",
+    '"1"',
+    None,
+    sha1="1" * 40,
+    sha512="2" * 128,
 )
+WANTED = Wanted.of(["sha1"], {"size": 7, "sha512": "0" * 128})
 EMAIL = "ann@example.com"
 
 
@@ -46,7 +55,7 @@ def fill(source: Database, clock: Clock) -> dict[str, str]:
 
     def submit(host: str, email: str | None = None) -> str:
         clock.pass_(0.001)
-        return queue.submit(f"http://{host}/a", host, email)
+        return queue.submit(f"http://{host}/a", host, email, wanted=WANTED)
 
     def claimed() -> Job:
         job = queue.claim("w1")
@@ -79,6 +88,10 @@ def test_all_is_there_and_goes_on(source: Database, database: Database, clock: C
     old, new = make_queue(source), make_queue(database)
     for name in ("sent", "owed", "retrying", "waiting", "canceled"):
         assert new.get(ids[name]) == old.get(ids[name])
+    copied = new.get(ids["sent"])
+    assert copied
+    assert copied.further == {"sha1": HASHED.sha1, "sha512": HASHED.sha512}
+    assert (copied.expected, copied.check) == ({"size": 7, "sha512": "0" * 128}, "mismatched")
     ready = {ids[name] for name in ("running", "running too", "set aside", "waiting")}
     claimed: list[Job] = []
     while job := new.claim("w2"):

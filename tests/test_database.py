@@ -25,7 +25,7 @@ from md5light.queue.jobs import Queue
 from md5light.queue.sqlite import SQLite
 from tests.child import Child
 from tests.gathering import Gathering
-from tests.upgrade import FIRST_SCHEMA, check_upgraded
+from tests.upgrade import FIRST_SCHEMA, VERSION, check_upgraded
 
 T = TypeVar("T")
 
@@ -492,7 +492,7 @@ def test_opening_without_migrating_changes_nothing(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(FIRST_SCHEMA.read_text())
     before = path.read_bytes()
-    with pytest.raises(DatabaseError, match="has schema 1, not 2 as this program: start md5light-"):
+    with pytest.raises(DatabaseError, match=f"has schema 1, not {VERSION} as this program: start"):
         open_database(str(path), durable=True, migrate=False)
     path.write_bytes(before)
     assert list(path.parent.iterdir()) == [path]
@@ -513,7 +513,7 @@ def test_looking_at_another_schema_says_which_is_needed(
     SQLite(str(path), durable=True).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("update schema_version set version = ?", [version])
-    with pytest.raises(DatabaseError, match=f"has schema {version}, not 2 .*: {problem}"):
+    with pytest.raises(DatabaseError, match=f"has schema {version}, not {VERSION} .*: {problem}"):
         open_database(str(path), durable=True, migrate=False)
 
 

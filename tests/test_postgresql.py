@@ -33,7 +33,7 @@ from tests.postgresql import PostgreSQLServer, pgbouncer
 from tests.proxy import Proxy
 from tests.service import Service
 from tests.test_cli import run
-from tests.upgrade import FIRST_SCHEMA, check_upgraded
+from tests.upgrade import FIRST_SCHEMA, VERSION, check_upgraded
 from tests.waiting import wait_until
 
 URL = "http://files.example.com/a"
@@ -364,7 +364,7 @@ def test_a_canceled_begin_costs_one_write_and_no_more(database: Database, locati
 
 
 def test_looking_changes_nothing(location: str) -> None:
-    with pytest.raises(DatabaseError, match="has schema 0, not 2 as this program: start md5light-"):
+    with pytest.raises(DatabaseError, match=f"has schema 0, not {VERSION} as this program: start"):
         open_database(location, durable=True, migrate=False)
     with psycopg.connect(location) as connection:
         tables = connection.execute("select 1 from pg_tables where schemaname = 'public'")

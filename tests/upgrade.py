@@ -6,12 +6,16 @@ from contextlib import closing
 from pathlib import Path
 
 from md5light.queue import open_database
+from md5light.queue.database import SCHEMA
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals
 
 #: statements that make it, a job in each state, their mails and counts, in words of both engines
 FIRST_SCHEMA = Path(__file__).with_name("first_schema.sql")
+
+#: of the schema that this program has
+VERSION = len(list(SCHEMA.glob("*.sql")))
 
 IDS = {
     state: f"0e4fac17-f367-4807-8c28-{number:012}"
@@ -40,6 +44,7 @@ def check_upgraded(location: str) -> None:
             "failed": ("failed", None, None),
             "canceled": ("canceled", None, None),
         }
+        assert not any(job.digests or job.expected or job.check for job in found.values() if job)
         assert [job.mail for job in found.values() if job] == [
             *["none"] * 5,
             "sent",

@@ -22,6 +22,7 @@ from md5light.errors import (
     QueueFull,
     TemporaryFailure,
 )
+from md5light.finding import MD5_ALONE, Wanted
 from md5light.job import Hashed, Job
 from md5light.logs import Log
 from md5light.queue import outbox, totals
@@ -49,8 +50,10 @@ LOST = PermanentFailure("worker_lost", "Each worker that took this job ended bef
 NO_RESULT: Row = {field.name: None for field in dataclasses.fields(Hashed)}
 
 SUBMIT = """
-    insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at)
-    values (:id, :url, :host, :email, :client, 'queued', :now, :max_attempts, :now)
+    insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at,
+        digests, expected_size, expected_md5, expected_sha1, expected_sha256, expected_sha512)
+    values (:id, :url, :host, :email, :client, 'queued', :now, :max_attempts, :now,
+        :digests, :expected_size, :expected_md5, :expected_sha1, :expected_sha256, :expected_sha512)
 """
 
 JOBS = """
@@ -198,7 +201,12 @@ class Queue:
     # --- for clients ------------------------------------------------------------------------------
 
     def submit(
-        self, url: str, host: str, email: str | None = None, client: str | None = None
+        self,
+        url: str,
+        host: str,
+        email: str | None = None,
+        client: str | None = None,
+        wanted: Wanted = MD5_ALONE,
     ) -> str:
         """Store a new job and return its id; `client` is the network address it came from.
 
@@ -211,6 +219,7 @@ class Queue:
             "email": email,
             "client": client if self._limits.submits_per_minute else None,
             "max_attempts": self._max_attempts,
+            **wanted._asdict(),
         }
         submission = _Submission(row, client, self._room.reserve())
         stored = self._database.write_together(self._store_submissions, submission)

@@ -1,0 +1,55 @@
+"""What is to be found out about a file, and whether it is as expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+#: digests by their names in hashlib, in the order in which they are shown
+ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
+
+#: what may be expected of a file
+EXPECTABLE = ("size", *ALGORITHMS)
+
+#: types of an answer that shows a page, which is seldom the file that was meant
+PAGES = ("text/html", "application/xhtml")
+
+
+class Wanted(NamedTuple):
+    """What is to be found out about a file beside its MD5: columns of a job."""
+
+    #: further digests, separated by spaces, those expected among them
+    digests: str = ""
+    expected_size: int | None = None
+    #: in lower-case hexadecimal, as all digests
+    expected_md5: str | None = None
+    expected_sha1: str | None = None
+    expected_sha256: str | None = None
+    expected_sha512: str | None = None
+
+    @classmethod
+    def of(cls, digests: Iterable[str], expected: Mapping[str, int | str]) -> Wanted:
+        """Want `digests`, and what is needed to judge what is `expected`, by name."""
+        wanted = {*digests, *expected}
+        further = " ".join(name for name in ALGORITHMS[1:] if name in wanted)
+        values: dict[str, Any] = {f"expected_{name}": value for name, value in expected.items()}
+        return cls(further)._replace(**values)
+
+
+MD5_ALONE = Wanted()
+
+
+def differences(
+    expected: Mapping[str, int | str],
+    found: Mapping[str, int | str | None],
+    content_type: str | None,
+) -> list[str]:
+    """Tell in words where a file is not as expected, and that it looks like a page if it does."""
+    different = [
+        f"{name} is {found.get(name)}, not {value}"
+        for name, value in expected.items()
+        if value != found.get(name)
+    ]
+    if different and (content_type or "").lower().startswith(PAGES):
+        different.append(f"it looks like a page: its type is {content_type}")
+    return different
