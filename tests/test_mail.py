@@ -741,7 +741,7 @@ def test_a_failure_details_the_servers_words(
         with pytest.raises(Failure) as failure:
             one.send(MESSAGE, RECIPIENT, steps.append)
     assert steps[-1] == name
-    assert failure.value.detail == "550 for a [31m reason"
+    assert failure.value.detail == "550 for a\\x1b[31m reason"
 
 
 def test_a_name_that_is_none_fails_at_its_step() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from md5light.errors import OperatorFailure
 from md5light.logs import Log
+from md5light.owner import give_to_owner
 
 log = Log(__name__)
 
@@ -60,7 +61,7 @@ class Maildir:
             for folder in reversed([folder for folder in missing if not folder.exists()]):
                 folder.mkdir(mode=0o700, exist_ok=True)  # another process may make it, too
                 with _opened(folder, os.O_DIRECTORY | os.O_NOFOLLOW) as descriptor:
-                    _leave_to_owner(descriptor, folder.parent)
+                    give_to_owner(descriptor, folder.parent)
                 _sync(folder.parent)
 
     def _remove_stale(self, now: float) -> None:
@@ -77,7 +78,7 @@ class Maildir:
         unfinished, kept = self._path / "tmp" / name, self._path / "new" / name
         try:
             with _opened(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
-                _leave_to_owner(descriptor, unfinished.parent)
+                give_to_owner(descriptor, unfinished.parent)
                 with open(descriptor, "wb", closefd=False) as file:
                     file.write(data)
                 os.fsync(descriptor)
@@ -102,14 +103,3 @@ def _sync(folder: Path) -> None:
     """Bring the names in `folder` to the disk."""
     with _opened(folder, os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
-
-
-def _leave_to_owner(descriptor: int, folder: Path) -> None:
-    """Give what root has made to the owner of the folder that it is in, as SQLite does.
-
-    Or a command that the administrator runs as root would shut the service out.
-    """
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        with contextlib.suppress(PermissionError):  # root of a container or over NFS may not
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)

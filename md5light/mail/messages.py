@@ -13,6 +13,7 @@ from md5light import mailbox
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
 from md5light.job import Job, Mail
+from md5light.text import visible
 
 #: quoted-printable's lines have at most 76 characters (RFC 2045 section 6.7); Python makes them 78
 POLICY = policy.SMTP.clone(max_line_length=76)
@@ -40,10 +41,10 @@ def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
         [
             *(_done(job) if job.status == "done" else _failed(job)),
             f"When:   {ended:%Y-%m-%d %H:%M:%S} UTC",
-            f"More:   {_one_line(public_url)}/jobs/{job.id}",
+            f"More:   {visible(public_url)}/jobs/{job.id}",
             "",
             "You get this mail because this address was given when the URL was submitted to",
-            f"md5light at {_one_line(public_url)}.",
+            f"md5light at {visible(public_url)}.",
             f"If you did not ask for it or want no more mails, write to {_contact(config)}.",
         ],
         ended,
@@ -72,7 +73,7 @@ def _done(job: Job) -> list[str]:
     return [
         "The file was downloaded and its MD5 computed.",
         "",
-        f"URL:    {_one_line(job.url)}",
+        f"URL:    {visible(job.url)}",
         f"MD5:    {job.md5}",
         f"Size:   {job.size} {'byte' if job.size == 1 else 'bytes'}",
     ]
@@ -82,8 +83,8 @@ def _failed(job: Job) -> list[str]:
     return [
         "The MD5 of the file could not be computed.",
         "",
-        f"URL:    {_one_line(job.url)}",
-        f"Reason: {_one_line(job.error_message or 'unknown')}",
+        f"URL:    {visible(job.url)}",
+        f"Reason: {visible(job.error_message or 'unknown')}",
     ]
 
 
@@ -135,10 +136,3 @@ def _safe(text: str) -> str:
         half = NAME_LENGTH // 2 - 2
         name = f"{name[:half]}...{name[-half:]}"  # long names often differ at one end only
     return name
-
-
-def _one_line(text: str) -> str:
-    """Percent-encode what would not be seen as it is: controls, line and direction marks."""
-    return "".join(
-        c if c.isprintable() else urllib.parse.quote(c, errors="surrogatepass") for c in text
-    )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 
 from md5light.errors import Failure, OperatorFailure, PermanentFailure, TemporaryFailure
+from md5light.text import visible
 
 #: status and text; smtplib's status is -1 where the line had none
 Reply = tuple[int, bytes]
@@ -55,7 +56,7 @@ def refusal(reply: Reply, asked: str, code: str = "refused") -> Failure:
     return kind(
         "login_failed" if status in LOGIN_STATUSES else code,
         f"The mail server answered {said} to the {asked}.",
-        detail=_printable(f"{status} {text.decode('ascii', 'replace')}"),
+        detail=visible(f"{status} {text.decode('ascii', 'replace')}"),
     )
 
 
@@ -64,7 +65,3 @@ def _is_operators(status: int, enhanced: str) -> bool:
     if enhanced:
         return OPERATOR_CODES.fullmatch(enhanced) is not None
     return status in LOGIN_STATUSES | PROTOCOL_STATUSES
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

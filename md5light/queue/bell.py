@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from md5light.logs import Log
-from md5light.queue import owner
+from md5light.owner import give_to_owner
 from md5light.queue.database import Listener
 
 log = Log(__name__)
@@ -55,7 +55,7 @@ class BellListener(Listener):
         self._path.unlink(missing_ok=True)
         with _address(self._path) as address:
             self._socket.bind(address)
-        owner.give_to_folders_owner(self._path)
+        give_to_owner(self._path, self._path.parent)
 
 
 def ring(database: Path, times: int) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from md5light.errors import DatabaseError, DatabaseReplaced, DatabaseUnavailable
-from md5light.queue import bell, owner
+from md5light.owner import give_to_owner
+from md5light.queue import bell
 from md5light.queue.commits import SharedCommits
 from md5light.queue.database import Row, Transaction
 
@@ -244,8 +245,11 @@ class SQLite(SharedCommits):
         """
         with contextlib.suppress(FileExistsError):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            os.close(os.open(self.path, flags, 0o600))
-            owner.give_to_folders_owner(self.path)
+            descriptor = os.open(self.path, flags, 0o600)
+            try:
+                give_to_owner(descriptor, self.path.parent)
+            finally:
+                os.close(descriptor)
 
     def _set_up_file(self) -> None:
         """Set what a new file keeps for good; a file that has pages keeps what it has."""

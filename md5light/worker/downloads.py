@@ -1,0 +1,166 @@
+"""The jobs of one worker process, as many at once as it has slots."""
+
+from __future__ import annotations
+
+import threading
+
+from md5light.config import Config
+from md5light.download.downloader import Downloader, Transfer
+from md5light.errors import Failure, OutOfResources
+from md5light.job import Hashed, Job
+from md5light.logs import Log
+from md5light.queue.database import Listener
+from md5light.queue.jobs import Progress, Queue
+from md5light.worker.leases import now
+from md5light.worker.state import POLL_SECONDS, State
+
+log = Log(__name__)
+
+#: attempts after a time-out that wait twice as long as the one before
+PATIENT_ATTEMPTS = 2
+
+_Claim = tuple[str, "str | None"]
+
+
+class _Running:
+    """A job in one of the slots."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.transfer = Transfer()
+        self.since = now()
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.job, self.transfer.bytes_done, self.transfer.bytes_total)
+
+
+class Downloads:
+    """Claims jobs, downloads, and stores each outcome together with the next claim."""
+
+    def __init__(
+        self, state: State, queue: Queue, config: Config, listener: Listener, *, burst: bool
+    ) -> None:
+        self._state = state
+        self._queue = queue
+        self._downloader = Downloader(config.download, connections=config.worker.threads)
+        self._listener = listener
+        self._burst = burst
+        self._cutting_short = False
+        self._polling = threading.Lock()
+        #: by claim, not by job: this process may take a job again that it has lost
+        self._running: dict[_Claim, _Running] = {}
+
+    def slot(self) -> None:
+        """Work in one slot until the process stops; with `burst`, until nothing is due."""
+        job = None
+        while job := job or self._await_job():
+            job = self._work(job)
+
+    def renew(self) -> None:
+        """Renew the leases of what has run for a while; stop the downloads that were taken away."""
+        long_ago = now() - self._state.leases.beat_seconds / 2
+        running = [entry for entry in list(self._running.values()) if entry.since < long_ago]
+        if running:
+            for job in self._queue.renew([entry.progress for entry in running]):
+                if entry := self._running.get(_claim(job)):
+                    entry.transfer.stop()
+
+    def cut_short(self) -> None:
+        """Stop every download, also one that is only about to begin."""
+        self._cutting_short = True
+        for running in list(self._running.values()):
+            running.transfer.stop()
+
+    def close(self) -> None:
+        self._downloader.close()
+
+    def _await_job(self) -> Job | None:
+        """Return the next job, None when it is time to end.
+
+        One idle slot polls, the others wait behind it.
+        """
+        state = self._state
+        with self._polling:
+            while not state.stopping.is_set():
+                with state.watched():
+                    if state.leases.are_kept():
+                        job = self._queue.claim(state.name)
+                        if job or self._burst:
+                            return job
+                self._listener.wait(POLL_SECONDS, state.stop_read)
+        return None
+
+    def _work(self, job: Job) -> Job | None:
+        """Download, store the outcome and return the next job, claimed in the same transaction."""
+        state = self._state
+        log.info("started", job=job.id, attempt=job.attempts, worker=state.name)
+        running = self._register(job)
+        try:
+            outcome = state.attempt(lambda: self._download(running), "bad_response")
+            if outcome is None or isinstance(outcome, OutOfResources):
+                self._give_back(job)
+                state.pause_in_shortage(outcome)
+                return None
+            claim_next = not state.stopping.is_set() and state.leases.are_kept()
+            settled = state.persist(lambda: self._queue.settle(job, outcome, claim_next=claim_next))
+        finally:
+            del self._running[_claim(job)]
+        if settled is None:
+            return None
+        status, following = settled
+        state.shortage.succeed()
+        self._report(job, status, outcome, now() - running.since)
+        return following
+
+    def _register(self, job: Job) -> _Running:
+        """Note that a job runs; an older claim of it, lost without our knowing, ends."""
+        for older in list(self._running.values()):
+            if older.job.id == job.id:
+                older.transfer.stop()
+        running = self._running[_claim(job)] = _Running(job)
+        if self._cutting_short:
+            running.transfer.stop()
+        return running
+
+    def _download(self, running: _Running) -> Hashed:
+        job = running.job
+        return self._downloader.download(
+            job.url,
+            running.transfer,
+            digests=job.digests.split(),
+            patience=_patience(job),
+        )
+
+    def _give_back(self, job: Job) -> None:
+        if self._state.persist(lambda: self._queue.release(job)):
+            log.info("released", job=job.id)
+        else:
+            _log_lost(job)
+
+    def _report(self, job: Job, status: str, outcome: Hashed | Failure, seconds: float) -> None:
+        if status == "lost":
+            _log_lost(job)
+        elif isinstance(outcome, Hashed):
+            log.info(status, job=job.id, md5=outcome.md5, size=outcome.size, seconds=seconds)
+        else:
+            event = "retrying" if status == "queued" else status
+            log.info(
+                event, job=job.id, attempt=job.attempts, code=outcome.code, reason=outcome.message
+            )
+        if job.email and status in ("done", "failed"):
+            self._state.mail_added.set()
+
+
+def _claim(job: Job) -> _Claim:
+    return job.id, job.token
+
+
+def _patience(job: Job) -> float:
+    """Return how many times as long as configured a server may be silent: twice after a time-out."""
+    return 2.0 ** min(job.attempts - 1, PATIENT_ATTEMPTS) if job.error_code == "timed_out" else 1.0
+
+
+def _log_lost(job: Job) -> None:
+    """Log that a claim has ended: the job was canceled, or another worker has it."""
+    log.debug("lost", job=job.id)
