@@ -13,6 +13,10 @@ from md5light.finding import EXPECTABLE, differences
 STATUSES = ("queued", "running", "done", "failed", "canceled")
 
 
+#: a due_at from here on is no time but a turn, beyond any clock (`queue.turns`)
+FAR = 1e12
+
+
 class Job(NamedTuple):  # made at each claim, in half the time that a frozen dataclass takes
     """One file whose MD5 was asked for; times are Unix seconds, sizes bytes."""
 
@@ -24,11 +28,11 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     host: str
     #: address that gets the result by mail; never shown
     email: str | None
-    #: network address it came from, where submissions are limited by that; never shown
+    #: who submitted it: the network address that it came from; never shown
     client: str | None
     #: one of STATUSES
     status: str
-    #: no worker takes it before; None: it is set aside for its busy host, or has ended
+    #: no worker takes it before; FAR or more: its turn; None: set aside for its host, or ended
     due_at: float | None
     #: proof of the claim, shown at every write of the worker that holds it
     token: str | None
@@ -52,8 +56,11 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     #: why the latest attempt failed
     error_code: str | None
     error_message: str | None
-    #: due_at at which it comes back, where it is set aside for its busy host
+    #: its place among those that wait, a time or a turn; None: it waits for its next attempt
     turn: float | None = None
+    #: how often its host asked for rest without counting an attempt, and when last
+    refusals: int = 0
+    refused_at: float | None = None
     #: none, waiting, sent or failed
     mail: str = "none"
     #: as Wanted
@@ -67,6 +74,10 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     sha1: str | None = None
     sha256: str | None = None
     sha512: str | None = None
+    #: until when its host rests, and why; None: it does not
+    rest_until: float | None = None
+    rest_code: str | None = None
+    rest_message: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -95,6 +106,15 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
         if self.status != "done" or not self.expected:
             return None
         return "mismatched" if self.differences else "matched"
+
+    @property
+    def next_attempt_at(self) -> float | None:
+        """The time until which it waits, for its own next attempt or for its host's rest."""
+        if self.status != "queued":
+            return None
+        due_at = self.due_at if self.due_at is not None and self.due_at < FAR else 0.0
+        waits_until = max(due_at, self.rest_until or 0.0)
+        return waits_until if waits_until > time.time() else None
 
 
 @dataclass(frozen=True)
@@ -147,7 +167,6 @@ class Mail:
 
 def describe(job: Job) -> dict[str, object]:
     """Return everything that clients may know of a job, so neither addresses nor its token."""
-    waits = job.status == "queued" and job.due_at is not None and job.due_at > time.time()
     return {
         "id": job.id,
         "url": job.url,
@@ -158,7 +177,7 @@ def describe(job: Job) -> dict[str, object]:
         "bytes_total": job.bytes_total,
         "attempts": job.attempts,
         "max_attempts": job.max_attempts,
-        "next_attempt_at": _time(job.due_at) if waits else None,
+        "next_attempt_at": _time(job.next_attempt_at),
         "error": error_of(job),
         "created_at": _time(job.created_at),
         "started_at": _time(job.started_at),
@@ -190,6 +209,10 @@ def error_of(job: Job) -> dict[str, str | None] | None:
     """Return why a job, or its latest attempt, has not succeeded; None where nothing is wrong."""
     if job.status == "canceled":
         return {"code": "canceled", "message": "The job was canceled."}
+    if job.status == "queued" and job.rest_until is not None:
+        reason = (job.rest_message or "").removesuffix(".")
+        message = f"{reason}: the host asked for rest until {_time(job.rest_until)}."
+        return {"code": job.rest_code, "message": message}
     return {"code": job.error_code, "message": job.error_message} if job.error_code else None
 
 

@@ -75,8 +75,9 @@ def _released(row: Row) -> Row:
     A claim is released untried; a job that was set aside is due at its turn.
     """
     claimed = row["token"] is not None or row["status"] == "running"
-    due_at = row["created_at"] if claimed else row.get("turn") or row["due_at"]
-    released = {
+    aside = row["status"] == "queued" and row["due_at"] is None
+    due_at = row.get("turn") or row["created_at"] if claimed or aside else row["due_at"]
+    return {
         **row,
         "status": "queued" if row["status"] == "running" else row["status"],
         "due_at": due_at,
@@ -84,4 +85,3 @@ def _released(row: Row) -> Row:
         "token": None,
         "worker": None,
     }
-    return {**released, "turn": None} if "turn" in row else released

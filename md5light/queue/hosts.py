@@ -16,15 +16,18 @@ COUNT_RUNNING = """
     where host = :host and status = 'running' and finished_at is null
 """
 
+# 1e12 is job.FAR: a job with a turn may be claimed at any time.
+
 SET_ASIDE = """
-    update jobs set turn = due_at, due_at = null where id in (
+    update jobs set turn = coalesce(turn, due_at), due_at = null where id in (
         select id from jobs
-        where host = :host and status = 'queued' and due_at <= :now and finished_at is null
-        limit 1000 for update skip locked)
+        where host = :host and status = 'queued' and finished_at is null
+            and (due_at <= :now or due_at >= 1e12)
+        order by due_at limit 1000 for update skip locked)
 """
 
 ADMIT = """
-    update jobs set due_at = turn, turn = null where id in (
+    update jobs set due_at = turn where id in (
         select id from jobs
         where host = :host and status = 'queued' and due_at is null and finished_at is null
         order by turn limit (

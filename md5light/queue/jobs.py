@@ -25,7 +25,7 @@ from md5light.errors import (
 from md5light.finding import MD5_ALONE, Wanted
 from md5light.job import Hashed, Job
 from md5light.logs import Log
-from md5light.queue import outbox, totals
+from md5light.queue import outbox, totals, turns
 from md5light.queue.backoff import backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
 from md5light.queue.hosts import Hosts
@@ -50,16 +50,20 @@ LOST = PermanentFailure("worker_lost", "Each worker that took this job ended bef
 NO_RESULT: Row = {field.name: None for field in dataclasses.fields(Hashed)}
 
 SUBMIT = """
-    insert into jobs (id, url, host, email, client, status, due_at, max_attempts, created_at,
+    insert into jobs (
+        id, url, host, email, client, status, due_at, turn, max_attempts, created_at,
         digests, expected_size, expected_md5, expected_sha1, expected_sha256, expected_sha512)
-    values (:id, :url, :host, :email, :client, 'queued', :now, :max_attempts, :now,
+    values (:id, :url, :host, :email, :client, 'queued', coalesce(:turn, :now),
+        coalesce(:turn, :now), :max_attempts, :now,
         :digests, :expected_size, :expected_md5, :expected_sha1, :expected_sha256, :expected_sha512)
 """
 
 JOBS = """
     select jobs.*, coalesce(outbox.status, case when jobs.email is null
-        or jobs.finished_at is not null then 'none' else 'waiting' end) as mail
+        or jobs.finished_at is not null then 'none' else 'waiting' end) as mail,
+        hosts.rest_until, hosts.error_code as rest_code, hosts.error_message as rest_message
     from jobs left join outbox on outbox.kind = 'job' and outbox.subject = jobs.id
+        left join hosts on hosts.host = jobs.host and hosts.rest_until > :now
 """
 
 GET = f"{JOBS} where jobs.id = :id"
@@ -72,12 +76,13 @@ FIND = "select id from jobs where id like :pattern order by id limit 2"
 
 LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
 
-ON_CLAIM = ", status = 'running', started_at = :now, bytes_done = 0, bytes_total = null"
+ON_CLAIM = """, status = 'running', turn = coalesce(turn, due_at), started_at = :now,
+    bytes_done = 0, bytes_total = null"""
 
 ON_RENEW = ", bytes_done = :bytes_done, bytes_total = :bytes_total"
 
 ON_SETTLE = (
-    ", bytes_done = coalesce(:size, bytes_done), bytes_total = coalesce(:size, bytes_total)"
+    ", turn = :turn, bytes_done = coalesce(:size, bytes_done), bytes_total = coalesce(:size, bytes_total)"
     + "".join(f", {column} = :{column}" for column in NO_RESULT)
 )
 
@@ -88,8 +93,9 @@ CANCEL = """
 """
 
 RETRY = """
-    update jobs set status = 'queued', due_at = :now, attempts = 0, started_at = null,
-        finished_at = null, bytes_done = 0, bytes_total = null,
+    update jobs set status = 'queued', due_at = coalesce(:turn, :now),
+        turn = coalesce(:turn, :now), attempts = 0, refusals = 0, refused_at = null,
+        started_at = null, finished_at = null, bytes_done = 0, bytes_total = null,
         error_code = null, error_message = null
     where id = :id and status in ('failed', 'canceled')
 """
@@ -182,6 +188,7 @@ class Queue:
             on_claim=ON_CLAIM,
             on_renew=ON_RENEW,
             on_settle=ON_SETTLE,
+            is_new="due_at = turn",
         )
 
     @classmethod
@@ -210,14 +217,15 @@ class Queue:
     ) -> str:
         """Store a new job and return its id; `client` is the network address it came from.
 
-        Raises QueueFull or TooMany, and then nothing is stored.
+        Of a client's waiting jobs the first is due at once, the others have turns (`turns`). Raises
+        QueueFull or TooMany, and then nothing is stored.
         """
         row: Row = {
             "id": str(uuid.uuid4()),
             "url": url,
             "host": host,
             "email": email,
-            "client": client if self._limits.submits_per_minute else None,
+            "client": client,
             "max_attempts": self._max_attempts,
             **wanted._asdict(),
         }
@@ -279,11 +287,10 @@ class Queue:
 
     def retry_all(self, job_ids: Iterable[str]) -> int:
         """Make those of these jobs new that failed or were canceled; return how many."""
-        rows: list[Row] = [{"id": job_id} for job_id in sorted(job_ids)]
+        ids = sorted(job_ids)
 
         def work(transaction: Transaction) -> int:
-            counts = transaction.run_many(RETRY, rows)
-            retried = [str(row["id"]) for row, count in zip(rows, counts, strict=True) if count]
+            retried = [job_id for job_id in ids if _retry(transaction, job_id)]
             outbox.remove(transaction, "job", retried)
             for _ in retried:
                 transaction.ring()
@@ -391,12 +398,21 @@ class Queue:
         _log_lost(lost)
         return status, next_job
 
+    def seconds_to_next(self) -> float:
+        """Return how soon another job may fall due, for workers that found none."""
+        return self._database.read(self._leases.seconds_to_next)
+
     def release(self, job: Job) -> bool:
         """Give a job back untried; False when this worker no longer held it."""
 
         def work(transaction: Transaction) -> bool:
             now = transaction.now()
-            row = {**_held(job), **NO_RESULT, **settled("queued", now, due_at=now, untried=1)}
+            row = {
+                **_held(job),
+                **NO_RESULT,
+                **settled("queued", now, due_at=now, untried=1),
+                "turn": job.turn,
+            }
             self._hosts.lock(transaction, [job.host])
             (held,) = self._leases.settle(transaction, [row])
             self._hosts.admit(transaction, [job.host])
@@ -434,7 +450,8 @@ class Queue:
                 refusal = None if room > 0 else QueueFull("Too many jobs are waiting.")
                 room = max(0, room - 1)
             if not refusal:
-                transaction.run(SUBMIT, **each.row)
+                turn = turns.following(transaction, each.client)
+                transaction.run(SUBMIT, **each.row, turn=turn)
                 transaction.ring()
             results.append(_Stored(refusal, room))
         return results
@@ -515,7 +532,7 @@ class Queue:
         """Return the parameters that settle an attempt."""
         job, outcome = ended.job, ended.outcome
         if isinstance(outcome, Hashed):
-            return {**_held(job), **vars(outcome), **settled("done", now)}
+            return {**_held(job), **vars(outcome), **settled("done", now), "turn": None}
         due_at = None
         if not isinstance(outcome, PermanentFailure) and job.attempts < job.max_attempts:
             asked = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
@@ -525,7 +542,15 @@ class Queue:
             **_held(job),
             **NO_RESULT,
             **settled(status, now, due_at=due_at, untried=untried, failure=outcome),
+            "turn": None,
         }
+
+
+def _retry(transaction: Transaction, job_id: str) -> bool:
+    """Make a failed or canceled job wait, in the turn of a new one of its client."""
+    row = transaction.one("select client from jobs where id = :id", id=job_id)
+    turn = turns.following(transaction, row["client"]) if row else None
+    return transaction.run(RETRY, id=job_id, turn=turn) == 1
 
 
 def _newest(status: str | None, code: str | None, host: str | None) -> tuple[str, Row]:

@@ -8,22 +8,38 @@ The columns common to all leased tables are described in the schema.
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterable, Sequence
 
 from md5light.errors import Failure
+from md5light.job import FAR
 from md5light.queue.backoff import LONGEST_SECONDS
 from md5light.queue.database import Row, Transaction
+
+#: the states of rows that have not ended and that nobody holds
+WAITING = ("queued", "waiting")
 
 #: the share of a lease that must be over before it is extended: until then a renewal touches no
 #: index, so that PostgreSQL writes the row in place (a heap-only tuple)
 RENEWED_SHARE = 1 / 6
 
-IS_DUE = "select 1 from {table} where due_at <= :now limit 1"
+# 1e12 is job.FAR: from there on due_at is a turn.
+
+#: what a claim takes first, and what then: rows due by time, and those in the order of turns
+BY_TIME = "due_at <= :now"
+BY_TURN = "due_at >= 1e12"
+
+#: one claim in so many takes turns first: a stream of rows due by time must not starve them
+TURNS_FIRST = 8
+
+IS_DUE = "select 1 from {table} where {range} order by due_at limit 1"
 
 DUE = """
-    select * from {table} where due_at <= :now order by due_at limit :limit for update skip locked
+    select * from {table} where {range} order by due_at limit :limit for update skip locked
 """
+
+NEXT = "select min(due_at) as due_at from {table} where due_at > :now"
 
 CLAIM = """
     update {table} set token = :token, worker = :worker, due_at = :lease_end,
@@ -53,11 +69,13 @@ FREE = """
     where due_at > :now and due_at <= :now + :lease and worker = :worker
 """
 
+LONGEST = """
+    :now + case when token is not null then :lease when {is_new} then 0 else :backoff end
+"""
+
 CLAMP_DUE_AT = """
-    update {table} set due_at = :now +
-        case when token is not null then :lease when attempts = 0 then 0 else :backoff end
-    where due_at > :now and due_at > :now +
-        case when token is not null then :lease when attempts = 0 then 0 else :backoff end
+    update {table} set due_at = {longest}
+    where due_at > :now and due_at < 1e12 and due_at > {longest}
 """
 
 
@@ -65,7 +83,8 @@ class Leases:
     """The leases of one table; each method runs within the caller's transaction.
 
     `on_claim`, `on_renew` and `on_settle` are further assignments of these statements, each with a
-    leading comma; their parameters are given with the rows.
+    leading comma; their parameters are given with the rows. `is_new` tells of a row that has never
+    waited for a time.
     """
 
     def __init__(
@@ -77,22 +96,41 @@ class Leases:
         on_claim: str = "",
         on_renew: str = "",
         on_settle: str = "",
+        is_new: str = "attempts = 0",
     ) -> None:
         self._table = table
         self._key = key
         self._seconds = seconds
         self._on_claim = on_claim
+        self._is_new = is_new
+        self._claims = itertools.count(1)
         fence = FENCE.format(key=self._equal())
         self._renew = RENEW.format(table=table, on_renew=on_renew, fence=fence)
         self._settle = SETTLE.format(table=table, on_settle=on_settle, fence=fence)
 
     def any_due(self, transaction: Transaction) -> bool:
         """Tell whether a row is due; a cheap read."""
-        return transaction.one(IS_DUE.format(table=self._table)) is not None
+        is_due = (IS_DUE.format(table=self._table, range=each) for each in (BY_TIME, BY_TURN))
+        return any(transaction.one(sql) for sql in is_due)
 
     def due(self, transaction: Transaction, limit: int) -> list[Row]:
-        """Return the rows due longest, without those that other claims are about to take."""
-        return transaction.all(DUE.format(table=self._table), limit=limit)
+        """Return the next rows to claim, without those that other claims are about to take."""
+        ranges = [BY_TIME, BY_TURN]
+        if next(self._claims) % TURNS_FIRST == 0:
+            ranges.reverse()
+        rows: list[Row] = []
+        for each in ranges:
+            if len(rows) < limit:
+                sql = DUE.format(table=self._table, range=each)
+                rows += transaction.all(sql, limit=limit - len(rows))
+        return rows
+
+    def seconds_to_next(self, transaction: Transaction) -> float:
+        """Return how soon another row falls due or a lease ends; a cheap read."""
+        row = transaction.one(NEXT.format(table=self._table))
+        if row is None or row["due_at"] is None:
+            return FAR
+        return max(0.0, float(row["due_at"]) - transaction.now())
 
     def claim(self, transaction: Transaction, due: Sequence[Row], worker: str) -> list[Row]:
         """Give `worker` the lease of the rows, which count as tried; return them as they are."""
@@ -139,7 +177,9 @@ class Leases:
         They do only after the clock was set back.
         """
         return transaction.run(
-            CLAMP_DUE_AT.format(table=self._table), lease=self._seconds, backoff=LONGEST_SECONDS
+            CLAMP_DUE_AT.format(table=self._table, longest=LONGEST.format(is_new=self._is_new)),
+            lease=self._seconds,
+            backoff=LONGEST_SECONDS,
         )
 
     def _equal(self, number: int | None = None) -> str:
@@ -156,11 +196,11 @@ def settled(
     untried: int = 0,
     failure: Failure | None = None,
 ) -> Row:
-    """Return the parameters common to all settled rows; without `due_at` the row has ended."""
+    """Return the parameters common to all settled rows; one that waits has not ended."""
     return {
         "status": status,
         "due_at": due_at,
-        "finished_at": now if due_at is None else None,
+        "finished_at": None if status in WAITING else now,
         "untried": untried,
         "error_code": failure and failure.code,
         "error_message": failure and failure.message,

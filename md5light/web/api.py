@@ -213,5 +213,5 @@ def _client(address: str) -> str:
 
 
 def _seconds_to_wait(job: Job) -> int:
-    due_in = job.due_at - time.time() if job.status == "queued" and job.due_at else 0
+    due_in = job.next_attempt_at - time.time() if job.next_attempt_at else 0
     return max(1, min(LONGEST_POLL_SECONDS, math.ceil(due_in)))

@@ -88,8 +88,14 @@ class Downloads:
                         job = self._queue.claim(state.name)
                         if job or self._burst:
                             return job
-                self._listener.wait(POLL_SECONDS, state.stop_read)
+                self._listener.wait(self._seconds_to_poll(), state.stop_read)
         return None
+
+    def _seconds_to_poll(self) -> float:
+        """Tell how long to wait for a ring: a retry, or a host whose rest ends, does not ring."""
+        with self._state.watched():
+            return min(POLL_SECONDS, self._queue.seconds_to_next())
+        return POLL_SECONDS
 
     def _work(self, job: Job) -> Job | None:
         """Download, store the outcome and return the next job, claimed in the same transaction."""

@@ -84,9 +84,11 @@ def _progress(job: Job, language: Language, now: float) -> list[str]:
 
 
 def _waiting(job: Job, language: Language, now: float) -> list[str]:
-    if not job.attempts or job.due_at is None or job.due_at <= now:
+    if job.next_attempt_at is None:
         return [language.text["turn"]]
-    time = language.duration(max(1.0, job.due_at - now))
+    time = language.duration(max(1.0, job.next_attempt_at - now))
+    if job.rest_until is not None:
+        return [language.text["rest"].format(time=time)]
     return [
         language.text["next_attempt"].format(
             number=job.attempts + 1, total=job.max_attempts, time=time

@@ -58,6 +58,10 @@ TEXTS = {
         "Attempt {number} of {total} in {time}",
         "Попытка {number} из {total} через {time}",
     ),
+    "rest": (
+        "The site asked for a pause: on in {time}",
+        "Сайт попросил о паузе: продолжим через {time}",
+    ),
     "attempts": ("Attempts", "Попытки"),
     "size": ("Size", "Размер"),
     "final_url": ("Redirected to", "Перенаправлено на"),
