@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-#: digests by their names in hashlib, in the order in which they are shown
-ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
+#: digests by their names in hashlib, in the order in which they are shown, and as people write them
+LABELS = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha512": "SHA-512"}
+ALGORITHMS = tuple(LABELS)
 
 #: what may be expected of a file
 EXPECTABLE = ("size", *ALGORITHMS)
-
-#: types of an answer that shows a page, which is seldom the file that was meant
-PAGES = ("text/html", "application/xhtml")
 
 
 class Wanted(NamedTuple):
@@ -39,17 +37,24 @@ class Wanted(NamedTuple):
 MD5_ALONE = Wanted()
 
 
-def differences(
-    expected: Mapping[str, int | str],
-    found: Mapping[str, int | str | None],
-    content_type: str | None,
-) -> list[str]:
+Expected = Mapping[str, "int | str | None"]
+
+
+def differing(expected: Expected, found: Expected) -> list[str]:
+    """Return the names of what was expected and found to be something else."""
+    return [name for name, value in expected.items() if value not in (None, found.get(name))]
+
+
+def looks_like_page(content_type: str | None) -> bool:
+    """Tell whether an answer of this type shows a page, which is seldom the file that was meant."""
+    return (content_type or "").lower().startswith(("text/html", "application/xhtml"))
+
+
+def differences(expected: Expected, found: Expected, content_type: str | None) -> list[str]:
     """Tell in words where a file is not as expected, and that it looks like a page if it does."""
-    different = [
-        f"{name} is {found.get(name)}, not {value}"
-        for name, value in expected.items()
-        if value != found.get(name)
+    words = [
+        f"{name} is {found.get(name)}, not {expected[name]}" for name in differing(expected, found)
     ]
-    if different and (content_type or "").lower().startswith(PAGES):
-        different.append(f"it looks like a page: its type is {content_type}")
-    return different
+    if words and looks_like_page(content_type):
+        words.append(f"it looks like a page: its type is {content_type}")
+    return words

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from md5light.finding import EXPECTABLE, differences
+from md5light.finding import EXPECTABLE, differences, differing
 
 #: the states of a job that clients see; the last three are ends
 STATUSES = ("queued", "running", "done", "failed", "canceled")
@@ -95,17 +95,28 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
         return {name: value for name, value in values.items() if value is not None}
 
     @property
-    def differences(self) -> list[str]:
-        """In words, where a done job's file is not as expected."""
-        found = {"size": self.size, "md5": self.md5, **self.further}
-        return differences(self.expected, found, self.content_type)
+    def differing(self) -> list[str]:
+        """Names of what a done job's file was expected to have and has not."""
+        return differing(self.expected, self._found)
 
     @property
     def check(self) -> str | None:
         """`matched` or `mismatched` where something was expected and the job is done."""
         if self.status != "done" or not self.expected:
             return None
-        return "mismatched" if self.differences else "matched"
+        return "mismatched" if self.differing else "matched"
+
+    @property
+    def note(self) -> str | None:
+        """A sentence that tells where the file is not as expected; None without a mismatch."""
+        if self.check != "mismatched":
+            return None
+        words = differences(self.expected, self._found, self.content_type)
+        return f"The file is not as expected: {'; '.join(words)}."
+
+    @property
+    def _found(self) -> dict[str, int | str | None]:
+        return {"size": self.size, "md5": self.md5, **self.further}
 
     @property
     def next_attempt_at(self) -> float | None:
@@ -187,6 +198,8 @@ def describe(job: Job) -> dict[str, object]:
         "etag": job.etag,
         "last_modified": job.last_modified,
         "mail": job.mail,
+        **job.further,
+        **_verdict(job),
     }
 
 
@@ -214,6 +227,13 @@ def error_of(job: Job) -> dict[str, str | None] | None:
         message = f"{reason}: the host asked for rest until {_time(job.rest_until)}."
         return {"code": job.rest_code, "message": message}
     return {"code": job.error_code, "message": job.error_message} if job.error_code else None
+
+
+def _verdict(job: Job) -> dict[str, object]:
+    """Return what was expected and whether it was found; empty where nothing was expected."""
+    if not job.expected:
+        return {}
+    return {"check": job.check, "expected": job.expected, "note": job.note}
 
 
 def _time(seconds: float | None) -> str | None:

@@ -16,7 +16,7 @@ import bagit
 import pooch
 import pytest
 
-from md5light.lists.digests import ALGORITHMS
+from md5light.finding import ALGORITHMS
 from md5light.lists.entry import Entry
 from md5light.lists.lines import Line
 from md5light.lists.names import path_of

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from md5light.errors import Refused
-from md5light.lists.digests import ALGORITHMS, DIGITS
+from md5light.finding import ALGORITHMS
+from md5light.lists.digests import DIGITS
 from md5light.lists.entry import Entry
 from md5light.lists.lines import Line
 from md5light.lists.reading import FORMATS, read

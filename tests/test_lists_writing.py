@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from md5light.errors import Refused
-from md5light.lists.digests import ALGORITHMS
+from md5light.finding import ALGORITHMS
 from md5light.lists.entry import Entry, reason
 from md5light.lists.reading import read
 from md5light.lists.writing import FORMS, NAMES, write

@@ -84,6 +84,29 @@ def test_a_single_byte_is_not_bytes() -> None:
     assert "Size:   1 byte\n" in message.get_content()
 
 
+def test_a_mail_tells_further_digests_and_that_the_file_is_as_expected() -> None:
+    wanted = {"digests": "sha1 sha512", "sha1": "1" * 40, "sha512": "5" * 128}
+    message = compose(mail_of(JOB, **wanted, expected_size=1234), CONFIG, PUBLIC_URL)
+    text = message.get_content()
+    assert message["Subject"] == "md5light: matched: file.txt"
+    assert f"\nSHA-1:  {'1' * 40}\nSHA-512: {'5' * 128}\nSize:   1234 bytes\n" in text
+    assert "\nCheck:  matched. The file is as expected.\n" in text
+
+
+def test_a_mail_tells_of_a_file_that_is_not_as_expected() -> None:
+    mail = mail_of(
+        JOB, expected_size=7, content_type="text/html", final_url="http://site.com/\u202elogin"
+    )
+    message = compose(mail, CONFIG, PUBLIC_URL)
+    text = message.get_content()
+    assert message["Subject"] == "md5light: mismatched: file.txt"
+    assert (
+        "\nCheck:  mismatched. The file is not as expected: size is 1234, not 7; "
+        "it looks like a page: its type is text/html.\n"
+        "Type:   text/html\nFrom:   http://site.com/\\u202elogin\n" in text
+    )
+
+
 def test_a_mail_of_a_failure_tells_the_reason() -> None:
     message = compose(FAILED, CONFIG, PUBLIC_URL)
     text = message.get_content()

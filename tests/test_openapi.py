@@ -14,6 +14,7 @@ import requests
 
 from md5light import __version__
 from md5light.web import api
+from md5light.web.forms import SUBMISSION
 from tests.origin import Origin
 from tests.service import Service, running
 
@@ -52,6 +53,10 @@ def test_the_document_shows_how_a_url_is_sent_whole() -> None:
     assert "curl --data-urlencode" in DOCUMENT["paths"]["/submit"]["post"]["description"]
 
 
+def test_the_document_names_every_parameter_of_a_submission() -> None:
+    assert list(DOCUMENT["components"]["schemas"]["Submission"]["properties"]) == [*SUBMISSION]
+
+
 def test_every_route_is_described(service: Service) -> None:
     for path, methods in DOCUMENT["paths"].items():
         answer = requests.request("PATCH", service.url + path.format(id="x"), timeout=10)
@@ -75,14 +80,17 @@ def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
             f"{service.url}/submit", data={"url": url, "email": "ann@localhost"}, timeout=10
         )
         check("/submit", "post", submitted)
+        wanted = {"url": url, "digests": "sha1", "sha512": "0" * 128, "size": "4"}
+        judged = service.submit(**wanted)
         done, missing = submitted.json()["id"], service.submit(origin.url("/missing"))
         assert service.result(done)["status"] == "done"
+        assert service.result(judged)["status"] == "done"
         assert service.result(missing)["status"] == "failed"
         waiting = service.submit(origin.serve("/slow", lambda peer: origin.gate().wait(30)))
         assert [
-            get("/check", "/check", id=job).status_code for job in (done, missing, waiting)
-        ] == [200, 424, 202]
-        for job in (done, missing, waiting, "nothing"):
+            get("/check", "/check", id=job).status_code for job in (done, judged, missing, waiting)
+        ] == [200, 200, 424, 202]
+        for job in (done, judged, missing, waiting, "nothing"):
             get(f"/jobs/{job}", "/jobs/{id}")
         for expected in (200, 409):
             canceled = requests.delete(f"{service.url}/jobs/{waiting}", timeout=10)

@@ -22,7 +22,7 @@ from md5light.web.page.card import make_card
 from md5light.web.page.language import LANGUAGES
 from md5light.web.page.words import REASONS
 from tests.browser import chromium
-from tests.origin import Gate, Origin, Peer, reply
+from tests.origin import Gate, Origin, Peer, Raw, reply
 from tests.postbox import ScriptedPostbox
 from tests.service import Service, running
 
@@ -771,6 +771,48 @@ def test_a_redirect_is_one_to_another_url(
     facts = make_card(job._replace(final_url=final_url), LANGUAGES["en"], job.created_at).facts
     assert (("Redirected to", final_url) in facts) == shown
     assert ("Redirected to" in dict(facts)) == shown
+
+
+MISMATCHED = {
+    "en-GB": (
+        "The file is not as expected. Different: size, SHA-512."
+        " It looks like a web page: its type is text/html.",
+        {"Expected size": "7 bytes", "Expected SHA-512": "0" * 128, "Size": "5 bytes"},
+    ),
+    "ru-RU": (
+        "Файл не такой, как ожидалось. Отличаются: размер, SHA-512."
+        " Похоже на веб-страницу: её тип text/html.",
+        {"Ожидаемый размер": "7 байт", "Ожидаемый SHA-512": "0" * 128, "Размер": "5 байт"},
+    ),
+}
+
+
+@pytest.mark.parametrize("locale", MISMATCHED)
+def test_further_digests_and_the_verdict_are_shown(
+    open_page: Open, service: Service, origin: Origin, locale: str
+) -> None:
+    body = reply(b"<html", "200 OK", "Content-Type: text/html")
+    wanted = {"digests": "sha1", "sha512": "0" * 128, "size": "7"}
+    job_id = service.submit(origin.serve("/page", Raw(body)), **wanted)
+    verdict, facts = MISMATCHED[locale]
+    page = open_page(f"/jobs/{job_id}", locale=locale, viewport=SCREENS["phone"]["viewport"])
+    expect(page.locator(".verdict")).to_have_text(verdict)
+    digests = [f"SHA-1 {hashlib.sha1(b'<html').hexdigest()}"]
+    digests.append(f"SHA-512 {hashlib.sha512(b'<html').hexdigest()}")
+    expect(page.locator(".digest")).to_have_text(digests)
+    for label, value in facts.items():
+        fact = page.locator("dl > div").filter(has=page.get_by_text(label, exact=True))
+        expect(fact.locator("dd")).to_have_text(value)
+    check_looks(page)
+
+
+def test_a_file_as_expected_is_told_to_be_so(
+    open_page: Open, service: Service, origin: Origin
+) -> None:
+    job_id = service.submit(origin.url("/hello.txt"), size="6")
+    page = open_page(f"/jobs/{job_id}")
+    expect(page.locator(".verdict")).to_have_text("The file is as expected.")
+    expect(page.locator(".digest")).to_have_count(0)
 
 
 def test_a_canceled_job_is_told_as_the_api_tells_it(queue: Queue) -> None:

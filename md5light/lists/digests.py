@@ -6,10 +6,10 @@ import base64
 import re
 
 from md5light.errors import Refused
+from md5light.finding import ALGORITHMS
 
 #: hex digits of a digest by each algorithm
-DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
-ALGORITHMS = tuple(DIGITS)
+DIGITS = dict(zip(ALGORITHMS, (32, 40, 64, 128), strict=True))
 
 #: these words, in either case, say that nothing is expected
 NOTHING = frozenset(["", "-", "_", "null", "none"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from md5light.finding import differences
+
 #: statuses of lines whose file was downloaded
 DONE = ("hashed", "matched", "mismatched")
 #: statuses of lines that have ended and need somebody's attention
@@ -40,22 +42,11 @@ class Entry(NamedTuple):
 def reason(entry: Entry) -> str:
     """Return in words why a line is not well; one line of text."""
     if entry.status == "mismatched":
-        text = "; ".join(_differences(entry))
+        expected = {"size": entry.expected_size, **entry.expected}
+        found = {"size": entry.size, **entry.digests}
+        text = "; ".join(differences(expected, found, entry.content_type))
     elif entry.error_message:
         text = f"{entry.error_message} ({entry.error_code})"
     else:
         return entry.status
     return f"{entry.status}: {' '.join(text.split())}"
-
-
-def _differences(entry: Entry) -> list[str]:
-    expected = {"size": entry.expected_size, **entry.expected}
-    got = {"size": entry.size, **entry.digests}
-    differences = [
-        f"{what} is {got.get(what)}, not {wanted}"
-        for what, wanted in expected.items()
-        if wanted is not None and wanted != got.get(what)
-    ]
-    if (entry.content_type or "").lower().startswith(("text/html", "application/xhtml")):
-        differences.append(f"it looks like a page: its type is {entry.content_type}")
-    return differences

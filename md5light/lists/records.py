@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from md5light.errors import Refused
+from md5light.finding import ALGORITHMS
 from md5light.lists import digests
 from md5light.lists.lines import Line, LineMaker, agreed_size, parse_size
 
@@ -12,7 +13,7 @@ SIZES = ("size", "bytes", "length")
 #: the first one that is not empty counts
 NAMES = ("name", "filename", "path")
 #: columns of digests, with the algorithm where the column says it
-DIGESTS = {algorithm: algorithm for algorithm in digests.ALGORITHMS} | dict.fromkeys(
+DIGESTS = {algorithm: algorithm for algorithm in ALGORITHMS} | dict.fromkeys(
     ("checksum", "digest", "hash")
 )
 KNOWN = frozenset(["url", "id", *SIZES, *NAMES, *DIGESTS])

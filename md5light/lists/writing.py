@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from md5light.errors import Refused
-from md5light.lists.digests import ALGORITHMS
+from md5light.finding import ALGORITHMS
 from md5light.lists.entry import DONE, NOT_WELL, Entry, reason
 from md5light.lists.names import basename_of, escape, path_of
 from md5light.lists.plain import GCS_HEADER

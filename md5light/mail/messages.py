@@ -12,6 +12,7 @@ from email.message import EmailMessage
 from md5light import mailbox
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
+from md5light.finding import LABELS
 from md5light.job import Job, Mail
 from md5light.text import visible
 
@@ -37,7 +38,7 @@ def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
     assert job is not None  # noqa: S101 - a job whose mail is owed is not purged
     ended = datetime.fromtimestamp(int(job.finished_at or 0), timezone.utc)
     message = _message(
-        f"md5light: {job.status}: {_name(job)}",
+        f"md5light: {job.check or job.status}: {_name(job)}",
         [
             *(_done(job) if job.status == "done" else _failed(job)),
             f"When:   {ended:%Y-%m-%d %H:%M:%S} UTC",
@@ -75,7 +76,21 @@ def _done(job: Job) -> list[str]:
         "",
         f"URL:    {visible(job.url)}",
         f"MD5:    {job.md5}",
+        *(f"{LABELS[name] + ':':7} {value}" for name, value in job.further.items()),
         f"Size:   {job.size} {'byte' if job.size == 1 else 'bytes'}",
+        *_verdict(job),
+    ]
+
+
+def _verdict(job: Job) -> list[str]:
+    if job.check == "matched":
+        return ["Check:  matched. The file is as expected."]
+    if job.check is None:
+        return []
+    return [
+        f"Check:  mismatched. {visible(job.note or '')}",
+        f"Type:   {visible(job.content_type or 'unknown')}",
+        f"From:   {visible(job.final_url or '')}",
     ]
 
 

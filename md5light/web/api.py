@@ -151,8 +151,9 @@ class _API:
         self._guard.check(url)
         email = fields.get("email")
         recipient = check_address(email, local_domains=self._local_domains) if email else None
+        wanted = forms.wanted(fields)
         client = _client(bottle.request.environ["REMOTE_ADDR"])
-        job_id = self._queue.submit(text, url.host, recipient, client)
+        job_id = self._queue.submit(text, url.host, recipient, client, wanted)
         log.info("submitted", job=job_id)
         location = f"{self._root}/check?id={job_id}"
         return Answer(202, {"id": job_id}, {"Location": location, "Retry-After": "1"})
@@ -162,7 +163,7 @@ class _API:
         if job is None:
             return NOT_FOUND
         if job.status == "done":
-            return Answer(200, {"md5": job.md5, "status": "done", "url": job.url})
+            return Answer(200, _result(job))
         if job.finished:
             return Answer(424, {"error": error_of(job), "status": "failed", "url": job.url})
         return Answer(202, {"status": "running"}, {"Retry-After": str(_seconds_to_wait(job))})
@@ -210,6 +211,13 @@ def _client(address: str) -> str:
     if parsed.version == 4:
         return str(parsed)
     return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+
+
+def _result(job: Job) -> dict[str, object]:
+    """Return the result of a done job; the verdict only where something was expected."""
+    result = {"md5": job.md5, "status": "done", "url": job.url, **job.further}
+    verdict = {"check": job.check, "expected": job.expected} if job.check else {}
+    return {**result, **verdict}
 
 
 def _seconds_to_wait(job: Job) -> int:

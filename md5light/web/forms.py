@@ -9,14 +9,17 @@ from urllib.parse import parse_qsl
 import bottle
 
 from md5light.errors import Refused
+from md5light.finding import ALGORITHMS, EXPECTABLE, Wanted
+from md5light.lists import digests
+from md5light.lists.lines import parse_size
 from md5light.web.answers import standard_problem
 
 #: the parameters of a submission
-SUBMISSION = ("url", "email")
+SUBMISSION = ("url", "email", "digests", *EXPECTABLE)
 
 FORM = "application/x-www-form-urlencoded"
 
-#: characters of an unknown parameter's name that a message repeats
+#: characters of an unknown name that a message repeats
 SHOWN_CHARACTERS = 100
 
 #: names and values in their order; a value may be no text, such as a file or a number of JSON
@@ -49,6 +52,39 @@ def required(fields: dict[str, str], name: str) -> str:
     if not fields.get(name):
         raise Refused("missing_parameter", f"`{name}` is missing.")
     return fields[name]
+
+
+def wanted(fields: dict[str, str]) -> Wanted:
+    """Read what is to be found out beside the MD5, and what is expected. Raises Refused."""
+    expected: dict[str, int | str] = {}
+    for name in EXPECTABLE:
+        try:
+            value = _expected(name, fields.get(name, ""))
+        except Refused as refused:
+            raise Refused(refused.code, f"`{name}`: {refused.message}") from None
+        if value is not None:
+            expected[name] = value
+    return Wanted.of(algorithms(fields.get("digests", "")), expected)
+
+
+def algorithms(text: str) -> list[str]:
+    """Read names of digests, separated by spaces or commas; raises Refused("invalid_digests")."""
+    names = []
+    for spelling in text.replace(",", " ").split():
+        name = digests.algorithm_of(spelling)
+        if name is None:
+            known = ", ".join(ALGORITHMS)
+            message = f"`digests` may name {known}, and not `{_shown(spelling)}`."
+            raise Refused("invalid_digests", message)
+        names.append(name)
+    return names
+
+
+def _expected(name: str, text: str) -> int | str | None:
+    if name == "size":
+        return parse_size(text)
+    found = digests.parse(text, name)
+    return found and found[1]
 
 
 def _body_fields(request: bottle.BaseRequest) -> tuple[str, Fields]:
@@ -94,12 +130,16 @@ def _json_fields(body: bytes) -> Fields:
 
 
 def _unknown(name: str) -> Refused:
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name[:SHOWN_CHARACTERS])
     message = (
-        f"There is no parameter `{shown}`; was the URL not encoded? "
+        f"There is no parameter `{_shown(name)}`; was the URL not encoded? "
         'curl --data-urlencode "url=…" does it.'
     )
     return Refused("unknown_parameter", message)
+
+
+def _shown(text: str) -> str:
+    """Return the beginning of what a client sent, fit to be repeated in a message."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:SHOWN_CHARACTERS])
 
 
 def _text(name: str, value: object) -> str:
@@ -107,18 +147,25 @@ def _text(name: str, value: object) -> str:
         return value
     if value is None and name != "url":
         return ""
-    raise Refused(f"invalid_{name}", f"`{name}` must be a string.")
+    if name == "size" and type(value) is int:  # a number of JSON; True is none
+        return str(value)
+    kind = "a whole number" if name == "size" else "a string"
+    raise _invalid(name, f"`{name}` must be {kind}.")
 
 
 def _check_spaces(texts: Iterable[tuple[str, str]]) -> None:
-    """Refuse a space within a value: no parameter has any, and a plus sign is read as one."""
+    """Refuse a space within a value that has none: a plus sign is read as one."""
     for name, value in texts:
-        if " " in value.strip():
+        if " " in value.strip() and name != "digests":
             message = (
                 f"`{name}` contains a space; was it a + that was not encoded? "
                 f'curl --data-urlencode "{name}=…" does it.'
             )
-            raise Refused(f"invalid_{name}", message)
+            raise _invalid(name, message)
+
+
+def _invalid(name: str, message: str) -> Refused:
+    return Refused("invalid_digest" if name in ALGORITHMS else f"invalid_{name}", message)
 
 
 def _each_once(texts: list[tuple[str, str]]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from md5light.download import urls
 from md5light.errors import Refused
+from md5light.finding import LABELS, looks_like_page
 from md5light.job import Job, error_of
 from md5light.web.page.language import Language
 
@@ -22,6 +23,10 @@ class Card:
     status: str
     #: why the job, or its latest attempt, failed
     reason: str
+    #: label and value of each further digest
+    digests: list[tuple[str, str]]
+    #: whether the file is as expected
+    verdict: str
     #: size, progress, rate, times: the line at the card's foot
     figures: str
     #: label and value of what only the job's own page shows
@@ -35,6 +40,8 @@ def make_card(job: Job, language: Language, now: float, *, no_worker: bool = Fal
         name=_name(job.url),
         status=language.text[job.status],
         reason=_reason(job, language),
+        digests=[(LABELS[name], value) for name, value in job.further.items() if value],
+        verdict=_verdict(job, language.text),
         figures=" · ".join(_figures(job, language, now, no_worker)),
         facts=_facts(job, language),
     )
@@ -45,6 +52,20 @@ def _reason(job: Job, language: Language) -> str:
     if not error or job.status == "running":
         return ""
     return language.reason(error["code"] or "", error["message"] or "")
+
+
+def _verdict(job: Job, text: dict[str, str]) -> str:
+    if job.check != "mismatched":
+        return text[job.check] if job.check else ""
+    different = ", ".join(_label(name, text) for name in job.differing)
+    verdict = text["mismatched"].format(different=different)
+    if looks_like_page(job.content_type):
+        verdict += " " + text["page"].format(type=job.content_type)
+    return verdict
+
+
+def _label(name: str, text: dict[str, str]) -> str:
+    return LABELS.get(name) or text[name].lower()
 
 
 def _name(url: str) -> str:
@@ -108,7 +129,15 @@ def _facts(job: Job, language: Language) -> list[tuple[str, str]]:
         "finished_at": language.time(job.finished_at) if job.finished_at else "",
         "mail": _mail(job, text),
     }
-    return [(text[name], value) for name, value in facts.items() if value]
+    expected = [
+        (text["expected"].format(name=_label(name, text)), _expected(value, language))
+        for name, value in job.expected.items()
+    ]
+    return [*expected, *((text[name], value) for name, value in facts.items() if value)]
+
+
+def _expected(value: int | str, language: Language) -> str:
+    return language.bytes(value) if isinstance(value, int) else value
 
 
 def _redirected_to(job: Job) -> str:

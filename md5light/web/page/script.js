@@ -207,7 +207,7 @@ function advance(part, next) {
 // --- telling ------------------------------------------------------------------------------------
 
 function tell(card) {
-  const parts = [".name", ".status", ".reason"];
+  const parts = [".name", ".status", ".verdict", ".reason"];
   const texts = parts.map((part) => card.querySelector(part)?.textContent.trim());
   news.textContent = texts.filter(Boolean).join(", ");
 }

@@ -62,6 +62,16 @@ TEXTS = {
         "The site asked for a pause: on in {time}",
         "Сайт попросил о паузе: продолжим через {time}",
     ),
+    "matched": ("The file is as expected.", "Файл такой, как ожидалось."),
+    "mismatched": (
+        "The file is not as expected. Different: {different}.",
+        "Файл не такой, как ожидалось. Отличаются: {different}.",
+    ),
+    "page": (
+        "It looks like a web page: its type is {type}.",
+        "Похоже на веб-страницу: её тип {type}.",
+    ),
+    "expected": ("Expected {name}", "Ожидаемый {name}"),
     "attempts": ("Attempts", "Попытки"),
     "size": ("Size", "Размер"),
     "final_url": ("Redirected to", "Перенаправлено на"),
