@@ -80,6 +80,7 @@ def main() -> None:
     _add_jobs(commands)
     _add_mail(commands)
     _add_queue(commands)
+    _add_token(commands)
     _command(commands, "stats", "tell what goes on and what has been counted", "stats --json")
     arguments = _parse(parser)
 
@@ -181,6 +182,17 @@ def _add_queue(commands: Commands) -> None:
     )
     purpose = "give the disk back what removed jobs took; it needs the database for itself"
     _command(verbs, "queue compact", purpose, "queue compact")
+
+
+def _add_token(commands: Commands) -> None:
+    purpose = "make, list or remove tokens, which let their owners submit"
+    verbs = _group(commands, "token", purpose, "add|list|remove")
+    added = _command(verbs, "token add", "make a token and print it once", "token add ann")
+    added.add_argument("name", metavar="NAME", help="whose it is: one word")
+    _command(verbs, "token list", "print the names of the tokens", "token list")
+    purpose = "remove a token; the server refuses it at once"
+    removed = _command(verbs, "token remove", purpose, "token remove ann")
+    removed.add_argument("name", metavar="NAME", help="whose it is")
 
 
 def _add_ids(command: argparse.ArgumentParser, nargs: str = "+") -> None:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from md5light.finding import EXPECTABLE, differences, differing
 
+#: the beginning of a client that is the bearer of a token, before its name; no address has it
+BEARER = "token:"
+
 #: the states of a job that clients see; the last three are ends
 STATUSES = ("queued", "running", "done", "failed", "canceled")
 
@@ -28,7 +31,8 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     host: str
     #: address that gets the result by mail; never shown
     email: str | None
-    #: who submitted it: the network address that it came from; never shown
+    #: who submitted it: BEARER and the name of a token, or the network address that it came from;
+    #: never shown
     client: str | None
     #: one of STATUSES
     status: str

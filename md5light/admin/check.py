@@ -19,6 +19,7 @@ from md5light.errors import ConfigError, DatabaseError, OldSchema, Refused
 from md5light.mail import smtp
 from md5light.mail.addresses import check_address
 from md5light.queue import POSTGRESQL, open_database
+from md5light.web.tokens import TokenFile
 
 #: seconds that `config check` waits for the mail server
 REACH_SECONDS = 5.0
@@ -43,6 +44,8 @@ def config_check(config: Config, arguments: argparse.Namespace) -> None:
     if problem := _login_problem(config.smtp):
         source = config.sources["smtp", "username"]
         raise ConfigError(f"{source}: [smtp] username = {config.smtp.username}: {problem}")
+    if config.server.tokens_file:
+        TokenFile(config).read()
     found = [*_database_warnings(config, name), *warnings(config)]
     for warning in found:
         print(f"md5light: warning: {warning}", file=sys.stderr)

@@ -92,6 +92,12 @@ class ServerConfig:
         "100",
         "unfinished batches; above it POST /batches answers 503",
     )
+    tokens_file: str = _key(
+        values.text,
+        "",
+        "who may submit, one NAME:SHA-256 of the token a line; empty: everybody",
+        path=True,
+    )
 
     @property
     def public_url(self) -> str:

@@ -215,7 +215,7 @@ class Queue:
         client: str | None = None,
         wanted: Wanted = MD5_ALONE,
     ) -> str:
-        """Store a new job and return its id; `client` is the network address it came from.
+        """Store a new job and return its id; `client` is its token or its address.
 
         Of a client's waiting jobs the first is due at once, the others have turns (`turns`). Raises
         QueueFull or TooMany, and then nothing is stored.
@@ -454,6 +454,9 @@ class Queue:
                 transaction.run(SUBMIT, **each.row, turn=turn)
                 transaction.ring()
             results.append(_Stored(refusal, room))
+        stored = zip(submissions, results, strict=True)
+        clients = (each.client for each, result in stored if not result.refusal)
+        totals.add(transaction, totals.submitted(clients))
         return results
 
     def _locks(self, submissions: list[_Submission]) -> set[str]:

@@ -58,7 +58,7 @@ class Limits(NamedTuple):
                 transaction, CLIENT_LIMIT, 60, self.submits_per_minute, client=client
             )
             if wait:
-                message = "There were too many submissions from this address."
+                message = "There were too many submissions from this client."
                 return TooMany("too_many_submits", message, wait)
         if email and self.mails_per_hour:
             wait = _seconds_to_room(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from md5light.job import BEARER
 from md5light.queue.database import Database, Row, Transaction
 
 K = TypeVar("K")
@@ -101,6 +102,13 @@ def ended(status: str, code: str, size: int, seconds: float) -> Event:
     return Event(f"{status} {code}".rstrip(), within, size, seconds)
 
 
+def submitted(clients: Iterable[str | None]) -> Iterator[Event]:
+    """Give the events of submissions; only those that came with a token are counted, by its name."""
+    for client in clients:
+        if client and client.startswith(BEARER):
+            yield Event(client)
+
+
 def add(transaction: Transaction, events: Iterable[Event]) -> None:
     """Count events within `transaction`.
 
@@ -149,6 +157,8 @@ class Snapshot:
     #: the sum of those durations
     duration_seconds: float
     hashed_bytes: int
+    #: how many submissions came with each token, by its name
+    submitted: dict[str, int]
     #: how many mails were sent or given up
     mails: dict[str, int]
 
@@ -194,7 +204,7 @@ def _snapshot(transaction: Transaction) -> Snapshot:
     workers = _workers(transaction)
     (mails,) = transaction.all(MAILS, failing_since=now - FAILING_SECONDS)
     rows = transaction.all(READ)
-    jobs = [row for row in rows if not row["event"].startswith("mail ")]
+    jobs = [row for row in rows if not row["event"].startswith(("mail ", BEARER))]
     return Snapshot(
         unfinished={status: row["jobs"] for status, row in unfinished.items()},
         oldest_waiting_seconds=_age(unfinished.get("queued", {}).get("oldest"), now) or 0.0,
@@ -207,10 +217,16 @@ def _snapshot(transaction: Transaction) -> Snapshot:
         durations=_counts((row for row in jobs if row["within"]), lambda row: row["within"]),
         duration_seconds=sum(row["seconds"] for row in rows),
         hashed_bytes=sum(int(row["bytes"]) for row in rows),
-        mails=_counts(
-            (row for row in rows if row["event"].startswith("mail ")),
-            lambda row: row["event"].removeprefix("mail "),
-        ),
+        submitted=_counts_of(BEARER, rows),
+        mails=_counts_of("mail ", rows),
+    )
+
+
+def _counts_of(prefix: str, rows: Iterable[Row]) -> dict[str, int]:
+    """Count the events of one prefix by what follows it."""
+    return _counts(
+        (row for row in rows if row["event"].startswith(prefix)),
+        lambda row: str(row["event"].removeprefix(prefix)),
     )
 
 

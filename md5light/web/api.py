@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +35,7 @@ from md5light.web.health import NO_WORKER, Health, lacks_worker
 from md5light.web.middleware import WSGI, StartResponse, behind, observed, refuse_other_sites
 from md5light.web.page import Page
 from md5light.web.page.browser import prefers_html
+from md5light.web.tokens import TokenFile, Tokens, client_of
 
 log = Log(__name__)
 
@@ -46,6 +47,9 @@ LONGEST_POLL_SECONDS = 60
 
 Render = Callable[["Answer | Problem"], bottle.HTTPResponse]
 
+#: looks at a request's environment
+Check = Callable[[dict[str, Any]], None]
+
 
 def make_app(queue: Queue, totals: Totals, health: Health, config: Config) -> WSGI:
     """Make the WSGI application that answers from `queue` and `totals`."""
@@ -55,8 +59,15 @@ def make_app(queue: Queue, totals: Totals, health: Health, config: Config) -> WS
     page = Page(root, config.server.base_url, health)
     api = _API(queue, totals, config, root)
 
+    tokens = Tokens(TokenFile(config)) if config.server.tokens_file else None
+
     def route(path: str, method: str, handle: Callable[..., Answer], *page: Render) -> None:
-        app.route(path, method, _rendered(handle, health, config.server.base_url, *page))
+        checks: list[Check] = []
+        if method != "GET":
+            checks.append(partial(refuse_other_sites, base_url=config.server.base_url))
+        if tokens and (method != "GET" or path == "/metrics"):
+            checks.append(tokens.check)
+        app.route(path, method, _rendered(handle, checks, health, *page))
 
     app.route("/", "GET", page.home)
     app.route("/page/<version>/<name>", "GET", page.file)
@@ -72,15 +83,21 @@ def make_app(queue: Queue, totals: Totals, health: Health, config: Config) -> WS
 
 
 def _rendered(
-    handle: Callable[..., Answer], health: Health, base_url: str, page: Render | None = None
+    handle: Callable[..., Answer],
+    checks: Iterable[Check],
+    health: Health,
+    page: Render | None = None,
 ) -> Callable[..., bottle.HTTPResponse]:
-    """Wrap a handler: render what it returns or raises, as `page` does or, for programs, as JSON."""
+    """Wrap a handler: render what it returns or raises, as `page` does or, for programs, as JSON.
+
+    `checks` come first; each raises a Problem where the request is to be refused.
+    """
 
     def respond(**arguments: str) -> bottle.HTTPResponse:
         request = bottle.request
         try:
-            if request.method not in ("GET", "HEAD"):
-                refuse_other_sites(request.environ, base_url)
+            for check in checks:
+                check(request.environ)
             outcome: Answer | Problem = handle(**arguments)
         except DatabaseUnavailable as reason:
             health.database_failed(reason)
@@ -152,7 +169,7 @@ class _API:
         email = fields.get("email")
         recipient = check_address(email, local_domains=self._local_domains) if email else None
         wanted = forms.wanted(fields)
-        client = _client(bottle.request.environ["REMOTE_ADDR"])
+        client = client_of(bottle.request.environ)
         job_id = self._queue.submit(text, url.host, recipient, client, wanted)
         log.info("submitted", job=job_id)
         location = f"{self._root}/check?id={job_id}"
@@ -197,20 +214,6 @@ class _API:
     def metrics(self) -> Answer:
         text = metrics.render(self._totals.snapshot())
         return Answer(200, text.encode(), {"Content-Type": metrics.CONTENT_TYPE})
-
-
-def _client(address: str) -> str:
-    """Return the client that a submission counts for: an IPv4 address, or the /64 of an IPv6 one.
-
-    A /64 is one customer's.
-    """
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return str(parsed)
-    return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
 
 
 def _result(job: Job) -> dict[str, object]:

@@ -44,6 +44,7 @@ def _job_families(snapshot: Snapshot) -> list[Family]:
             "Bytes of done downloads.",
             [("", snapshot.hashed_bytes)],
         ),
+        ("submitted_total", "counter", "Submissions by token.", _submitted(snapshot.submitted)),
     ]
 
 
@@ -79,6 +80,14 @@ def _finished(jobs: dict[tuple[str, str], int]) -> list[Sample]:
     return [
         (f'{{status="{status}",code="{code}"}}', jobs.get((status, code), 0))
         for status, code in ends
+    ]
+
+
+def _submitted(by_token: dict[str, int]) -> list[Sample]:
+    escapes = str.maketrans({"\\": r"\\", '"': r"\""})
+    return [
+        (f'{{token="{name.translate(escapes)}"}}', count)
+        for name, count in sorted(by_token.items())
     ]
 
 

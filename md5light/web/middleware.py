@@ -195,8 +195,10 @@ def _log_access(environ: Environ, status: int, seconds: float) -> None:
     """Log a request; reading that succeeds is the usual thing, and worth a line at `debug` only."""
     usual = environ["REQUEST_METHOD"] in ("GET", "HEAD") and 200 <= status < 400
     client = environ.get("REMOTE_ADDR", "")
+    token = {"token": environ["REMOTE_USER"]} if "REMOTE_USER" in environ else {}
     write = log.debug if usual else log.info
-    write("request", **_request_line(environ), status=status, client=client, seconds=seconds)
+    fields = {**_request_line(environ), "status": status, "client": client, **token}
+    write("request", **fields, seconds=seconds)
 
 
 def _request_line(environ: Environ) -> dict[str, str]:

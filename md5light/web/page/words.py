@@ -172,6 +172,20 @@ REASONS = {
         "This mail address has been sent many results lately. Try later, or leave the address out.",
         "На этот адрес недавно ушло много писем. Попробуйте позже или не указывайте адрес.",
     ),
+    "unauthorized": (
+        "This service is for those who have a token. Send it once more, and log in with the name"
+        " and the token when the browser asks.",
+        "Этот сервис — для тех, у кого есть токен. Отправьте ещё раз и войдите: браузер спросит имя"
+        " и токен.",
+    ),
+    "too_many_failures": (
+        "There were too many wrong tokens from your address. Please try again in a minute.",
+        "С вашего адреса слишком часто приходил неверный токен. Попробуйте снова через минуту.",
+    ),
+    "tokens_unavailable": (
+        "The service can't check tokens just now. Please try again in a moment.",
+        "Сервис временно не может проверить токен. Попробуйте, пожалуйста, чуть позже.",
+    ),
     "queue_full": (
         "Too many files are waiting. Please try again in a few minutes.",
         "Слишком много файлов ждут своей очереди. Попробуйте, пожалуйста, через несколько минут.",
