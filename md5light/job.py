@@ -65,6 +65,9 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     #: how often its host asked for rest without counting an attempt, and when last
     refusals: int = 0
     refused_at: float | None = None
+    #: the batch that it is of, and its place there
+    batch_id: str | None = None
+    place: int | None = None
     #: none, waiting, sent or failed
     mail: str = "none"
     #: as Wanted
@@ -155,9 +158,9 @@ class Hashed:
 class Mail:
     """One owed mail: a row of the outbox as a value; times are Unix seconds."""
 
-    #: the kind of its subject: job
+    #: the kind of its subject: job or batch
     kind: str
-    #: id of the job that it tells of
+    #: id of the job that it tells of, or Batch.mail_id
     subject: str
     recipient: str
     #: proof of the claim, shown at every write of the worker that holds it
@@ -166,7 +169,7 @@ class Mail:
     attempts: int
     #: when it became owed, or was retried by an administrator
     created_at: float
-    #: the job that it tells of, where a worker claimed the mail
+    #: the job that it tells of, if it does, where a worker claimed the mail
     job: Job | None = None
     #: waiting, sent or failed
     status: str = "waiting"
@@ -192,11 +195,11 @@ def describe(job: Job) -> dict[str, object]:
         "bytes_total": job.bytes_total,
         "attempts": job.attempts,
         "max_attempts": job.max_attempts,
-        "next_attempt_at": _time(job.next_attempt_at),
+        "next_attempt_at": rfc3339(job.next_attempt_at),
         "error": error_of(job),
-        "created_at": _time(job.created_at),
-        "started_at": _time(job.started_at),
-        "finished_at": _time(job.finished_at),
+        "created_at": rfc3339(job.created_at),
+        "started_at": rfc3339(job.started_at),
+        "finished_at": rfc3339(job.finished_at),
         "final_url": job.final_url,
         "content_type": job.content_type,
         "etag": job.etag,
@@ -215,10 +218,10 @@ def describe_mail(mail: Mail) -> dict[str, object]:
         "id": mail.subject,
         "status": mail.status,
         "attempts": mail.attempts,
-        "next_attempt_at": _time(mail.due_at),
+        "next_attempt_at": rfc3339(mail.due_at),
         "error": error if mail.error_code else None,
-        "created_at": _time(mail.created_at),
-        "finished_at": _time(mail.finished_at),
+        "created_at": rfc3339(mail.created_at),
+        "finished_at": rfc3339(mail.finished_at),
     }
 
 
@@ -228,7 +231,7 @@ def error_of(job: Job) -> dict[str, str | None] | None:
         return {"code": "canceled", "message": "The job was canceled."}
     if job.status == "queued" and job.rest_until is not None:
         reason = (job.rest_message or "").removesuffix(".")
-        message = f"{reason}: the host asked for rest until {_time(job.rest_until)}."
+        message = f"{reason}: the host asked for rest until {rfc3339(job.rest_until)}."
         return {"code": job.rest_code, "message": message}
     return {"code": job.error_code, "message": job.error_message} if job.error_code else None
 
@@ -240,7 +243,7 @@ def _verdict(job: Job) -> dict[str, object]:
     return {"check": job.check, "expected": job.expected, "note": job.note}
 
 
-def _time(seconds: float | None) -> str | None:
+def rfc3339(seconds: float | None) -> str | None:
     """Write a time as RFC 3339 does, in UTC, to the millisecond."""
     if seconds is None:
         return None

@@ -8,7 +8,6 @@ drawn in the schema, the rules of leases in `leases`, those of hosts in `hosts`.
 from __future__ import annotations
 
 import dataclasses
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,16 +28,11 @@ from md5light.queue import outbox, totals, turns
 from md5light.queue.backoff import backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
 from md5light.queue.hosts import Hosts
+from md5light.queue.ids import ID, find
 from md5light.queue.leases import Leases, settled
 from md5light.queue.limits import Limits, Room
 
 log = Log(__name__)
-
-#: the form of an id, as uuid4() is written
-JOB_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-#: a beginning of an id that is long enough to name a job
-BEGINNING = re.compile("[0-9a-f-]{8,36}")
 
 #: a limit above the rows of any table
 NO_LIMIT = 2**62
@@ -58,6 +52,9 @@ SUBMIT = """
         :digests, :expected_size, :expected_md5, :expected_sha1, :expected_sha256, :expected_sha512)
 """
 
+#: parked jobs are of a batch that nobody sees yet, or wait for their turn
+VISIBLE = "jobs.status <> 'parked'"
+
 JOBS = """
     select jobs.*, coalesce(outbox.status, case when jobs.email is null
         or jobs.finished_at is not null then 'none' else 'waiting' end) as mail,
@@ -66,13 +63,11 @@ JOBS = """
         left join hosts on hosts.host = jobs.host and hosts.rest_until > :now
 """
 
-GET = f"{JOBS} where jobs.id = :id"
+GET = f"{JOBS} where jobs.id = :id and {VISIBLE}"
 
 # The ids come first, so that only dates and ids are sorted.
 
-NEWEST = "select id from jobs {where} order by created_at desc, id limit :limit"
-
-FIND = "select id from jobs where id like :pattern order by id limit 2"
+NEWEST = f"select id from jobs where {VISIBLE} {{wanted}} order by created_at desc, id limit :limit"
 
 LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
 
@@ -92,6 +87,23 @@ CANCEL = """
     where id = :id and finished_at is null
 """
 
+# A retried job of a batch opens it again, and its next end owes a mail: a former one not sent yet
+# would tell of a batch that runs.
+
+REMOVE_UNSENT = """
+    delete from outbox where kind = 'batch' and status <> 'sent' and subject in (
+        select batches.id || '.' || batches.ends from batches
+        join jobs on jobs.batch_id = batches.id
+        where jobs.id = :id and jobs.status in ('failed', 'canceled'))
+"""
+
+REOPEN = """
+    update batches set status = 'running', opened_at = :now, touched_at = :now, finished_at = null,
+        canceled = case when finished_at is null then canceled else 0 end
+    where status in ('running', 'done', 'canceled') and id in (
+        select batch_id from jobs where id = :id and status in ('failed', 'canceled'))
+"""
+
 RETRY = """
     update jobs set status = 'queued', due_at = coalesce(:turn, :now),
         turn = coalesce(:turn, :now), attempts = 0, refusals = 0, refused_at = null,
@@ -102,7 +114,7 @@ RETRY = """
 
 PURGE = """
     delete from jobs where id in (
-        select id from jobs where finished_at < :before and not exists (
+        select id from jobs where finished_at < :before and batch_id is null and not exists (
             select 1 from outbox
             where kind = 'job' and subject = jobs.id and outbox.due_at is not null)
         order by finished_at limit :rows)
@@ -239,7 +251,7 @@ class Queue:
 
     def get(self, job_id: str) -> Job | None:
         """Return the job as it stands, None when there is none of this id."""
-        if not JOB_ID.fullmatch(job_id):  # not every engine takes every text
+        if not ID.fullmatch(job_id):  # not every engine takes every text
             return None
         row = self._database.read(lambda transaction: transaction.one(GET, id=job_id))
         return Job(**row) if row else None
@@ -271,25 +283,24 @@ class Queue:
 
     def find(self, beginning: str) -> list[str]:
         """Return the ids that begin so, two at most; none for fewer than eight characters."""
-        if not BEGINNING.fullmatch(beginning):
-            return []
-        rows = self._database.read(
-            lambda transaction: transaction.all(FIND, pattern=f"{beginning}%")
+        return self._database.read(
+            lambda transaction: find(transaction, "jobs", VISIBLE, beginning)
         )
-        return [row["id"] for row in rows]
 
     def retry(self, job_id: str) -> bool:
         """Make a failed or canceled job new; False when there is none of this id.
 
         Its mail will be owed again when it ends, whether or not the former one was sent.
         """
-        return bool(JOB_ID.fullmatch(job_id)) and self.retry_all([job_id]) == 1
+        return bool(ID.fullmatch(job_id)) and self.retry_all([job_id]) == 1
 
     def retry_all(self, job_ids: Iterable[str]) -> int:
         """Make those of these jobs new that failed or were canceled; return how many."""
         ids = sorted(job_ids)
 
         def work(transaction: Transaction) -> int:
+            transaction.run_many(REMOVE_UNSENT, [{"id": job_id} for job_id in ids])
+            transaction.run_many(REOPEN, [{"id": job_id} for job_id in ids])
             retried = [job_id for job_id in ids if _retry(transaction, job_id)]
             outbox.remove(transaction, "job", retried)
             for _ in retried:
@@ -303,7 +314,7 @@ class Queue:
 
         Its worker learns of that at its next renewal.
         """
-        if not JOB_ID.fullmatch(job_id):
+        if not ID.fullmatch(job_id):
             return False
 
         def work(transaction: Transaction) -> bool:
@@ -560,8 +571,7 @@ def _newest(status: str | None, code: str | None, host: str | None) -> tuple[str
     """Return the statement that selects ids of jobs, and its parameters."""
     wanted: Row = {"status": status, "error_code": code, "host": host}
     wanted = {column: value for column, value in wanted.items() if value is not None}
-    where = " and ".join(f"{column} = :{column}" for column in wanted)
-    return NEWEST.format(where=where and f"where {where}"), wanted
+    return NEWEST.format(wanted="".join(f" and {name} = :{name}" for name in wanted)), wanted
 
 
 def _held(job: Job) -> Row:

@@ -9,9 +9,13 @@ from typing import NamedTuple
 from md5light.errors import TooMany
 from md5light.queue.database import Transaction
 
-# Both find the oldest of the latest `limit` submissions within the window: when it leaves the
+#: the windows of the two limits
+MINUTE_SECONDS = 60.0
+HOUR_SECONDS = 3600.0
+
+# The limits find the oldest of the latest `limit` submissions within the window: when it leaves the
 # window, there is room for another. A row from the future, stored while the clock was wrong, does
-# not count.
+# not count. Jobs of batches have neither client nor email: their batch has.
 
 CLIENT_LIMIT = """
     select created_at from jobs
@@ -19,16 +23,27 @@ CLIENT_LIMIT = """
     order by created_at desc limit 1 offset :limit - 1
 """
 
+CLIENT_BATCHES = """
+    select created_at, lines from batches
+    where client = :client and created_at > :since and created_at <= :now
+    order by created_at desc
+"""
+
 RECIPIENT_LIMIT = """
-    select created_at from jobs
-    where lower(email) = lower(:email) and email is not null
-        and created_at > :since and created_at <= :now
+    select created_at from (
+        select created_at from jobs
+        where lower(email) = lower(:email) and email is not null
+            and created_at > :since and created_at <= :now
+        union all
+        select opened_at from batches
+        where lower(email) = lower(:email) and email is not null
+            and opened_at > :since and opened_at <= :now) as mails
     order by created_at desc limit 1 offset :limit - 1
 """
 
 COUNT_UNFINISHED = """
     select count(*) as unfinished from (
-        select 1 from jobs where finished_at is null limit :limit) as counted
+        select 1 from jobs where finished_at is null and batch_id is null limit :limit) as counted
 """
 
 #: the part of the room found by a count that may be filled before the next count: far from the
@@ -54,19 +69,28 @@ class Limits(NamedTuple):
     ) -> TooMany | None:
         """Return the reason why this client or this recipient must wait, if any."""
         if client and self.submits_per_minute:
-            wait = _seconds_to_room(
-                transaction, CLIENT_LIMIT, 60, self.submits_per_minute, client=client
-            )
+            wait = _seconds_to_submit(transaction, client, self.submits_per_minute)
             if wait:
-                message = "There were too many submissions from this client."
-                return TooMany("too_many_submits", message, wait)
+                return _too_many_submits(wait)
         if email and self.mails_per_hour:
             wait = _seconds_to_room(
-                transaction, RECIPIENT_LIMIT, 3600, self.mails_per_hour, email=email
+                transaction, RECIPIENT_LIMIT, HOUR_SECONDS, self.mails_per_hour, email=email
             )
             if wait:
                 message = "There were too many mails to this recipient."
                 return TooMany("too_many_mails", message, wait)
+        return None
+
+    def is_untouched(self, transaction: Transaction, client: str) -> bool:
+        """Tell whether the client has submitted nothing in the last minute."""
+        return not _seconds_to_submit(transaction, client, 1)
+
+    def above(self, transaction: Transaction, client: str) -> TooMany | None:
+        """Return the reason why the client's last lines are too many, if they are."""
+        if self.submits_per_minute and _seconds_to_submit(
+            transaction, client, self.submits_per_minute + 1
+        ):
+            return _too_many_submits(MINUTE_SECONDS)
         return None
 
 
@@ -100,6 +124,26 @@ class Room:
         """Let a share of the room that was found be filled without a count."""
         with self._changing:
             self._uncounted = int(room * UNCOUNTED_SHARE)
+
+
+def _too_many_submits(wait: float) -> TooMany:
+    message = "There were too many submissions from this client."
+    return TooMany("too_many_submits", message, wait)
+
+
+def _seconds_to_submit(transaction: Transaction, client: str, limit: int) -> float:
+    """Return in how many seconds the client may submit one more; 0: now.
+
+    A batch counts once for each of its lines.
+    """
+    since, left = transaction.now() - MINUTE_SECONDS, limit
+    for batch in transaction.all(CLIENT_BATCHES, client=client, since=since):
+        wait = _seconds_to_room(transaction, CLIENT_LIMIT, MINUTE_SECONDS, left, client=client)
+        until_it_leaves = float(batch["created_at"]) - since
+        left -= max(1, batch["lines"])
+        if wait >= until_it_leaves or left <= 0:
+            return max(wait, until_it_leaves)
+    return _seconds_to_room(transaction, CLIENT_LIMIT, MINUTE_SECONDS, left, client=client)
 
 
 def _seconds_to_room(

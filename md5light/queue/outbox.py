@@ -161,7 +161,8 @@ class Outbox:
         while due := self._leases.due(transaction, 1):
             (row,) = self._leases.claim(transaction, due, worker)
             (before,) = due
-            mail = _mail(row, transaction.one(JOB, id=row["subject"]))
+            is_of_job = row["kind"] == "job"
+            mail = _mail(row, transaction.one(JOB, id=row["subject"]) if is_of_job else None)
             if before["token"] is None or before["attempts"] < LOST_ATTEMPTS:
                 return mail
             self._store_failure(transaction, mail, LOST)

@@ -71,7 +71,8 @@ IMPLAUSIBLE = """
         exists (select 1 from workers where jumped_at > :now - :settling and jumped_at <= :now)
         or not exists (select 1 from workers where seen_at > :now - :jump and seen_at <= :now)
         and not exists (
-            select 1 from jobs where finished_at > :now - :jump and finished_at <= :now)
+            select 1 from jobs
+            where finished_at > :now - :jump and finished_at <= :now and batch_id is null)
 """
 
 DEREGISTER = "delete from workers where name = :name or seen_at < :forgotten"
@@ -94,6 +95,8 @@ class Event(NamedTuple):
     within: float = 0
     size: int = 0
     seconds: float = 0
+    #: how often it happened
+    times: int = 1
 
 
 def ended(status: str, code: str, size: int, seconds: float) -> Event:
@@ -124,7 +127,7 @@ def add(transaction: Transaction, events: Iterable[Event]) -> None:
             "event": name,
             "within": within,
             "shard": shard,
-            "events": len(same),
+            "events": sum(event.times for event in same),
             "bytes": sum(event.size for event in same),
             "seconds": sum(event.seconds for event in same),
         }

@@ -1,0 +1,232 @@
+"""The lines of batches: storing them with their jobs, and what has become of them.
+
+A distinct URL of a batch is one job, whose id is made of the batch's id and the URL: so a URL that
+stands twice is found without an index over URLs. Each method runs in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import astuple
+from hashlib import blake2b
+
+from md5light.batch import Counts, ErrorCount, NewLine, Result
+from md5light.finding import ALGORITHMS, EXPECTABLE, Wanted
+from md5light.job import rfc3339
+from md5light.lists.entry import DONE, Entry
+from md5light.queue.database import Row, Transaction
+
+STORE_JOB = """
+    insert into jobs (id, batch_id, place, url, host, status, max_attempts, created_at, digests)
+    values (:id, :batch_id, :place, :url, :host, 'parked', :max_attempts, :now, :digests)
+    on conflict (id) do nothing
+"""
+
+DIGESTS = "select digests from jobs where id = :id"
+
+STORE_DIGESTS = "update jobs set digests = :digests where id = :id"
+
+STORE_LINE = f"""
+    insert into lines (batch_id, position, job_id, sent, name, label, size,
+        {", ".join(ALGORITHMS)}, error_code, error_message)
+    values (:batch_id, :position, :job_id, :sent, :name, :label, :size,
+        {", ".join(f":{algorithm}" for algorithm in ALGORITHMS)}, :error_code, :error_message)
+"""
+
+#: a line whose file is as expected: each column that is not null equals that of its job
+MATCHES = " and ".join(
+    f"(lines.{column} is null or lines.{column} = jobs.{column})" for column in EXPECTABLE
+)
+
+EXPECTS_NOTHING = " and ".join(f"lines.{column} is null" for column in EXPECTABLE)
+
+STATUS = f"""
+    case when lines.job_id is null then 'failed'
+        when jobs.status in ('queued', 'parked') then 'waiting'
+        when jobs.status <> 'done' then jobs.status
+        when {EXPECTS_NOTHING} then 'hashed'
+        when {MATCHES} then 'matched'
+        else 'mismatched' end
+"""
+
+OF_BATCH = """
+    lines left join jobs on jobs.id = lines.job_id where lines.batch_id = :batch_id
+"""
+
+COUNTS = f"select {STATUS} as status, count(*) as lines from {OF_BATCH} group by 1"
+
+BYTES = "select sum(size) as bytes from jobs where batch_id = :batch_id and status = 'done'"
+
+ERRORS = f"""
+    select code, position, lines from (
+        select code, position, count(*) over (partition by code) as lines,
+            row_number() over (partition by code order by position) as place
+        from (
+            select coalesce(lines.error_code, jobs.error_code) as code, lines.position
+            from {OF_BATCH} and (lines.job_id is null or jobs.status = 'failed')) as failed
+        ) as numbered
+    where place <= 3 order by lines desc, code, position
+"""
+
+ENTRIES = f"""
+    select * from (
+        select lines.position, lines.sent, lines.name, lines.label,
+            lines.size as expected_size, {", ".join(f"lines.{a} as expected_{a}" for a in ALGORITHMS)},
+            {STATUS} as status, jobs.url, jobs.size, {", ".join(f"jobs.{a}" for a in ALGORITHMS)},
+            coalesce(lines.error_code, jobs.error_code) as error_code,
+            coalesce(lines.error_message, jobs.error_message) as error_message,
+            jobs.final_url, jobs.content_type, jobs.attempts, jobs.finished_at
+        from {OF_BATCH} and lines.position > :after) as entries
+    {{where}} order by position limit :limit
+"""
+
+REMOVE_JOBS = """
+    delete from jobs where id in (select id from jobs where batch_id = :batch_id limit :rows)
+"""
+
+REMOVE_LINES = """
+    delete from lines where batch_id = :batch_id and position in (
+        select position from lines where batch_id = :batch_id order by position limit :rows)
+"""
+
+
+def store(transaction: Transaction, batch: Row, lines: Sequence[NewLine], max_attempts: int) -> int:
+    """Store lines of `batch`, and a job for each URL that it has not yet; return how many jobs."""
+    jobs: dict[str, Row] = {}
+    for line in lines:
+        if line.url is not None:
+            job = jobs.setdefault(line.url, _job(batch, line, max_attempts))
+            job["digests"] = _united(job["digests"], line.expected)
+    counts = transaction.run_many(STORE_JOB, list(jobs.values()))
+    for job, count in zip(jobs.values(), counts, strict=True):
+        if not count and job["digests"] != batch["digests"]:
+            _add_digests(transaction, job)
+    transaction.run_many(STORE_LINE, [_row(batch["id"], line) for line in lines])
+    return sum(counts)
+
+
+def job_id(batch_id: str, url: str) -> str:
+    """Return the id of the job of a URL: as random as the batch's, for those who know neither."""
+    digest = blake2b(url.encode(), key=batch_id.encode(), digest_size=16).digest()
+    return str(uuid.UUID(bytes=digest, version=4))
+
+
+def read_result(transaction: Transaction, batch_id: str) -> Result:
+    """Read what has become of a batch's lines; the counts are those of one moment."""
+    counted = {row["status"]: row["lines"] for row in transaction.all(COUNTS, batch_id=batch_id)}
+    bytes_ = transaction.one(BYTES, batch_id=batch_id)
+    return Result(
+        Counts(total=sum(counted.values()), **counted),
+        int(bytes_["bytes"] or 0) if bytes_ else 0,
+        _error_counts(transaction.all(ERRORS, batch_id=batch_id)),
+    )
+
+
+def read_entries(
+    transaction: Transaction, batch_id: str, after: int, limit: int, statuses: Collection[str]
+) -> list[Entry]:
+    """Read lines behind position `after`, in input order; without `statuses` those of any."""
+    wanted = {f"status{number}": status for number, status in enumerate(statuses)}
+    where = f"where status in ({', '.join(f':{name}' for name in wanted)})" if wanted else ""
+    rows = transaction.all(
+        ENTRIES.format(where=where), batch_id=batch_id, after=after, limit=limit, **wanted
+    )
+    return [_entry(row) for row in rows]
+
+
+def remove(transaction: Transaction, batch_id: str, rows: int) -> int:
+    """Remove up to `rows` lines and as many jobs; return how many rows that were."""
+    portion: Row = {"batch_id": batch_id, "rows": rows}
+    return transaction.run(REMOVE_JOBS, **portion) + transaction.run(REMOVE_LINES, **portion)
+
+
+def to_json(result: Result) -> str:
+    """Write a result as it is kept with a batch that has ended."""
+    errors = [astuple(error) for error in result.errors]
+    return json.dumps([result.counts, result.bytes, errors], separators=(",", ":"))
+
+
+def from_json(text: str) -> Result:
+    """Read what `to_json` wrote."""
+    counts, bytes_, errors = json.loads(text)
+    return Result(
+        Counts(*counts),
+        bytes_,
+        tuple(ErrorCount(code, count, tuple(lines)) for code, count, lines in errors),
+    )
+
+
+def _job(batch: Row, line: NewLine, max_attempts: int) -> Row:
+    return {
+        "id": job_id(batch["id"], line.url or ""),
+        "batch_id": batch["id"],
+        "place": line.position,
+        "url": line.url,
+        "host": line.host,
+        "max_attempts": max_attempts,
+        "digests": batch["digests"],
+    }
+
+
+def _add_digests(transaction: Transaction, job: Row) -> None:
+    """Let a job that is there compute what a further line of its URL needs."""
+    (stored,) = transaction.all(DIGESTS, id=job["id"])
+    digests = _united(stored["digests"], job["digests"].split())
+    if digests != stored["digests"]:
+        transaction.run(STORE_DIGESTS, id=job["id"], digests=digests)
+
+
+def _united(digests: str, further: Iterable[str]) -> str:
+    return Wanted.of([*digests.split(), *further], {}).digests
+
+
+def _row(batch_id: str, line: NewLine) -> Row:
+    return {
+        "batch_id": batch_id,
+        "position": line.position,
+        "job_id": None if line.url is None else job_id(batch_id, line.url),
+        "sent": None if line.sent == line.url else line.sent,
+        "name": line.name,
+        "label": line.id,
+        "size": line.size,
+        **{algorithm: line.expected.get(algorithm) for algorithm in ALGORITHMS},
+        "error_code": line.error_code,
+        "error_message": line.error_message,
+    }
+
+
+def _error_counts(rows: Iterable[Row]) -> tuple[ErrorCount, ...]:
+    counted: dict[str, tuple[int, list[int]]] = {}
+    for row in rows:
+        counted.setdefault(row["code"], (row["lines"], []))[1].append(row["position"])
+    return tuple(ErrorCount(code, lines, tuple(at)) for code, (lines, at) in counted.items())
+
+
+def _entry(row: Row) -> Entry:
+    is_done = row["status"] in DONE
+    has_error = row["status"] != "canceled"  # that of an attempt before is no reason of its end
+    return Entry(
+        position=row["position"],
+        sent=row["url"] if row["sent"] is None else row["sent"],
+        url=row["url"] or "",
+        status=row["status"],
+        name=row["name"],
+        id=row["label"],
+        expected_size=row["expected_size"],
+        expected=_digests(row, "expected_"),
+        size=row["size"] if is_done else None,
+        digests=_digests(row) if is_done else {},
+        error_code=row["error_code"] if has_error else None,
+        error_message=row["error_message"] if has_error else None,
+        final_url=row["final_url"],
+        content_type=row["content_type"],
+        attempts=row["attempts"] or 0,
+        finished_at=rfc3339(row["finished_at"]),
+    )
+
+
+def _digests(row: Row, prefix: str = "") -> dict[str, str]:
+    found = {algorithm: row.get(f"{prefix}{algorithm}") for algorithm in ALGORITHMS}
+    return {algorithm: digest for algorithm, digest in found.items() if digest is not None}
