@@ -62,15 +62,17 @@ def replay(session: str, origin: Origin, service: Service) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
-    demo = re.search(r"```console\n(.*?)```", README, re.DOTALL)
-    assert demo is not None
+@pytest.mark.parametrize("text", [README, document("api")], ids=["README", "api"])
+def test_each_session_prints_what_is_shown(text: str, tmp_path: Path) -> None:
+    sessions = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    assert sessions
     with (
         Origin() as origin,
         running(tmp_path, download={"allow_networks": "127.0.0.0/8"}) as service,
     ):
         origin.serve("/hello.txt", b"hello\n")
-        replay(demo[1], origin, service)
+        for session in sessions:
+            replay(session, origin, service)
 
 
 def test_readme_is_short() -> None:
