@@ -10,7 +10,7 @@ exec(Path("md5light/__init__.py").read_text(encoding="utf-8"), namespace)
 setup(
     name="md5light",
     version=namespace["__version__"],
-    description="The MD5 of a file on the Internet, without downloading it yourself and without waiting for it",
+    description="The MD5 of a file on the Internet, without downloading or waiting yourself",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     url="https://github.com/md5light/md5light",
@@ -22,9 +22,10 @@ setup(
         "": ["py.typed", *(f"**/*.{kind}" for kind in ("sql", "json", "html", "css", "js", "svg"))]
     },
     install_requires=[
-        # The HTTP API: routes, requests, answers and error pages in one small file without dependencies.
+        # The HTTP API: routes, requests, answers and error pages in one small file that needs no
+        # other package.
         "bottle>=0.13,<0.14",
-        # The server under it: pure Python, buffers slow clients, bounded threads. web/http.py relies
+        # The server under it: pure Python, buffers slow clients, bounded threads. web/http.py uses
         # on parts that are not documented, so no version is taken that was not tested.
         "waitress>=3.0.1,<3.1",
         # Downloads: its adapter keeps idle connections, one pool for each host; and the bundle of
@@ -35,7 +36,7 @@ setup(
         "urllib3>=2.2,<3",
         # Names outside ASCII, in the URLs that /submit takes; requests brings it along.
         "idna>=3.4,<4",
-        # Whether something is a mail address, internationalised domains included, is not for us to decide anew.
+        # Decides what is a mail address, internationalised domains included.
         "email-validator>=2.1,<3",
     ],
     extras_require={

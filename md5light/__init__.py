@@ -1,3 +1,3 @@
-"""md5light: the MD5 of a file on the Internet, without downloading it yourself and without waiting for it."""
+"""The MD5 of a file on the Internet, without downloading it yourself or waiting for it."""
 
 __version__ = "0.1.0"

@@ -240,7 +240,7 @@ def _parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what is taken before, between and after the words: no default of one parser may beat it."""
+    """Add flags that are taken anywhere among the words: no default of one parser may beat them."""
     parser.add_argument(
         "--config",
         metavar="FILE",

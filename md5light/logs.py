@@ -18,7 +18,7 @@ from md5light.config import LogConfig
 #: id of the request that this thread answers, a field of each of its lines
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-#: what needs no quotes: printable ASCII without spaces, quotes and equals signs
+#: a value without quotes: printable ASCII without spaces, quotes and equals signs
 PLAIN = re.compile("[!#-<>-~]+")
 
 #: systemd's priorities (sd-daemon(3))
@@ -49,7 +49,7 @@ class Log:
 
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            # Logger.log would also look for the caller's file and line, which no line of ours names.
+            # Logger.log would also find the caller's file and line, which no line of ours names.
             record = self._logger.makeRecord(
                 self._logger.name, level, "", 0, event, (), None, extra={"fields": fields}
             )
@@ -57,11 +57,11 @@ class Log:
 
 
 class Outage:
-    """Something that many threads use and that fails: a line at the beginning, a line at the end.
+    """An outage of something that many threads use: one line when it begins, one when it ends.
 
     An outage is over with the first success `quiet_seconds` or more after the last failure, so that
-    one that some threads meet and others don't is still two lines. `fail` and `succeed` may be
-    called from any thread.
+    one that only some threads meet is two lines as well. `fail` and `succeed` may be called from
+    any thread.
     """
 
     def __init__(self, log: Log, begin: str, end: str, *, quiet_seconds: float = 0) -> None:
@@ -97,7 +97,7 @@ class Outage:
 
 
 class TextFormatter(logging.Formatter):
-    """time=… level=… event=… key=value …, with a value in JSON's quotes where it isn't one plain word."""
+    """time=… level=… event=… key=value …; a value that isn't one plain word is in JSON's quotes."""
 
     def format(self, record: logging.LogRecord) -> str:
         return " ".join(f"{key}={_word(value)}" for key, value in _fields(record).items())
@@ -107,9 +107,8 @@ class JSONFormatter(logging.Formatter):
     """The same fields as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(
-            _fields(record), separators=(",", ":"), default=str
-        )  # ASCII: right in every locale
+        # ASCII, which is right in every locale.
+        return json.dumps(_fields(record), separators=(",", ":"), default=str)
 
 
 class _JournalFormatter(logging.Formatter):
@@ -128,12 +127,12 @@ def setup(config: LogConfig, *, verbose: bool = False) -> None:
     formatter = JSONFormatter() if config.format == "json" else TextFormatter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter(formatter) if _is_journal(sys.stderr) else formatter)
-    # No line of ours names these, so they need not be found out (logging HOWTO, "Optimization").
+    # No line of ours names these, so logging need not find them (logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.raiseExceptions = False  # a line that can't be written must not lead to ten others
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.WARNING)  # of the libraries only what is worth a look
+    root.setLevel(logging.WARNING)  # libraries report only what is wrong
     logging.getLogger("md5light").setLevel("DEBUG" if verbose else config.level.upper())
 
 

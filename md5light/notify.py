@@ -1,4 +1,4 @@
-"""Messages to a service manager, and the sockets that it passes. Without one all does nothing."""
+"""Messages to a service manager, and the sockets that it passes; no effect without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_PASSED = 3
 
 
 def notify(*assignments: str) -> None:
-    """Tell the service manager `assignments` such as READY=1, in one message (sd_notify(3)); never fails."""
+    """Send `assignments` such as READY=1 to the service manager (sd_notify(3)); never fails."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address.startswith("@"):  # a name in the abstract namespace (unix(7))
         address = "\0" + address[1:]
@@ -28,11 +28,10 @@ def notify(*assignments: str) -> None:
 
 
 def stopping(seconds: float) -> None:
-    """Tell that a stop has begun and may take `seconds`, even beyond the unit's TimeoutStopSec=."""
+    """Announce a stop that may take `seconds`, even beyond the unit's TimeoutStopSec=."""
     notify("STOPPING=1")
-    notify(
-        f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}"
-    )  # counts only once the manager knows of the stop
+    # This counts only once the manager knows of the stop.
+    notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
 
 def passed_sockets() -> list[socket.socket]:
@@ -46,8 +45,8 @@ def passed_sockets() -> list[socket.socket]:
 class Watchdog:
     """Proves to the service manager that a main loop lives (sd_watchdog_enabled(3)).
 
-    The loop calls `beat` at every turn and sleeps no longer than that says. When the loop hangs, the
-    beats end, and the manager restarts the service.
+    The loop calls `beat` at every turn and sleeps no longer than that returns. When the loop hangs,
+    the beats end, and the manager restarts the service.
     """
 
     def __init__(self) -> None:

@@ -273,7 +273,7 @@ def _log_hangup() -> None:
 
 
 def _raise_descriptor_limit(needed: int) -> None:
-    """Let each process open as many files and connections as it needs, as far as the system does."""
+    """Let each process open the files and connections it needs, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:

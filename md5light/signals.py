@@ -31,8 +31,8 @@ class StopSignals:
         self._hangups = 0
         self._on_hangup = on_hangup
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Written to at once, wherever the signal falls. Python calls a handler only when the main
-        # thread gets that far: not while it begins to wait, nor when another thread took the signal.
+        # Written to at once, whenever the signal comes. Python calls a handler only when the main
+        # thread runs: not while it begins to wait, nor when another thread took the signal.
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
         for number in self.BOTH:
             signal.signal(number, self._count_stop if number in heeded else signal.SIG_IGN)

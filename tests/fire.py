@@ -1,11 +1,12 @@
-"""A service under fire: jobs flow in while its processes are killed, stopped and kept from their database.
+"""A service under fire: jobs flow in while its processes are killed, stopped or lose the database.
 
     with Fire(tmp_path, seed=7) as fire:
         fire.rage(rounds=10)
         fire.check()
 
-`rage` does one harm after the other, drawn by `seed`; `check` lets the service recover and holds it against
-everything that clients were told: an id that was answered with 202 is done with the right MD5, its mail was sent.
+`rage` does one harm after the other, drawn by `seed`; `check` lets the service recover and compares
+it with all that clients were told: an id that was answered with 202 is done with the right MD5, and
+its mail was sent.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SETTINGS: dict[str, dict[str, object]] = {
 
 
 class Fire:
-    """An origin, a postbox, a service between them, and a client that submits as fast as it is answered."""
+    """An origin, a postbox, a service between them, and a client that submits without a pause."""
 
     def __init__(self, folder: Path, *, seed: int) -> None:
         self._random = random.Random(seed)
@@ -115,7 +116,7 @@ class Fire:
         )
         assert sum(count - 1 for count in sent.values()) <= self.kills * 2
 
-    # --- the client ----------------------------------------------------------------------------------------
+    # --- the client -------------------------------------------------------------------------------
 
     def _submit_until_quiet(self) -> None:
         number = 0
@@ -143,7 +144,7 @@ class Fire:
         self._quiet.set()
         self._client.join()
 
-    # --- the harms -----------------------------------------------------------------------------------------
+    # --- the harms --------------------------------------------------------------------------------
 
     def _worker(self) -> int:
         return self._random.choice(wait_until(self._pool.children))

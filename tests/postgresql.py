@@ -52,7 +52,7 @@ def binaries() -> Path:
 
 
 class PostgreSQLServer:
-    """A server with a folder of its own, run by an unprivileged user as PostgreSQL demands, on a `host` if given."""
+    """A server with its own folder, run by an unprivileged user as PostgreSQL demands."""
 
     def __init__(self, host: Host | None = None) -> None:
         self._host = host

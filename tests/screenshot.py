@@ -17,7 +17,7 @@ TOTAL, SENT = 658, 421
 
 
 def take_screenshot(file: Path) -> None:
-    """Write a picture of the page with one job of each kind; all that it shows is served on loopback."""
+    """Write a picture of the page with one job of each kind, each served on loopback."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Origin() as origin,

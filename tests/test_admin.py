@@ -1,4 +1,4 @@
-"""The administration as people and scripts meet it: processes, a database in a file, mail servers on loopback."""
+"""The administration in processes of its own, with a database file and mail servers on loopback."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def refused(done: CompletedProcess[str], code: int = 1) -> str:
     return done.stderr.removeprefix("md5light: ").rstrip("\n")
 
 
-# --- help and usage --------------------------------------------------------------------------------------------
+# --- help and usage -------------------------------------------------------------------------------
 
 COMMANDS = [
     "config check",
@@ -189,7 +189,7 @@ def test_wrong_usage(arguments: list[str], problem: str, tmp_path: Path) -> None
     assert problem in done.stderr.splitlines()[-1]
 
 
-# --- the database ----------------------------------------------------------------------------------------------
+# --- the database ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_nobody_reading_at_all_is_not_complained_about(
     assert process.returncode == 1
 
 
-# --- jobs list and show ----------------------------------------------------------------------------------------
+# --- jobs list and show ---------------------------------------------------------------------------
 
 
 def test_list_shows_the_newest_first_in_columns(jobs: Jobs, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_an_id_that_is_no_text(jobs: Jobs, tmp_path: Path) -> None:
     )
 
 
-# --- jobs retry, cancel and purge ------------------------------------------------------------------------------
+# --- jobs retry, cancel and purge -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["failed", "canceled"])
@@ -499,7 +499,7 @@ def test_purge_goes_on_until_nothing_is_left(jobs: Jobs, clock: Clock, tmp_path:
     assert jobs.queue.newest(1) == []
 
 
-# --- several jobs, shortened ids, filters ----------------------------------------------------------
+# --- several jobs, shortened ids, filters ---------------------------------------------------------
 
 
 def test_several_jobs_at_once_and_what_could_not_be_done(jobs: Jobs, tmp_path: Path) -> None:
@@ -597,7 +597,7 @@ def test_ages_and_sizes_for_people() -> None:
     ]
 
 
-# --- mail list and retry ---------------------------------------------------------------------------
+# --- mail list and retry --------------------------------------------------------------------------
 
 
 def test_failed_mails_are_listed_and_made_new(
@@ -626,7 +626,7 @@ def test_failed_mails_are_listed_and_made_new(
     assert [mail.status for mail in outbox.newest(10)] == ["waiting"] * 3
 
 
-# --- stats -----------------------------------------------------------------------------------------------------
+# --- stats ----------------------------------------------------------------------------------------
 
 
 def test_stats_count_what_goes_on_and_what_was(
@@ -661,7 +661,7 @@ def test_stats_of_a_new_database(database: Database, tmp_path: Path) -> None:
     )
 
 
-# --- mail test -------------------------------------------------------------------------------------------------
+# --- mail test ------------------------------------------------------------------------------------
 
 
 def configure(
@@ -764,7 +764,8 @@ def test_a_maildir_that_can_not_be_written(tmp_path: Path) -> None:
         ),
         (
             {"RCPT": repeat(f"550 <{RECIPIENT}> unknown")},
-            f"recipient failed: The mail server answered 550 to the recipient. 550 <{RECIPIENT}> unknown",
+            "recipient failed: The mail server answered 550 to the recipient."
+            f" 550 <{RECIPIENT}> unknown",
         ),
         (
             {"END": repeat("452 full")},
@@ -827,7 +828,7 @@ def test_an_address_that_is_none_is_wrong_usage(address: str, tmp_path: Path) ->
         assert postbox.connections == 0
 
 
-# --- config check ----------------------------------------------------------------------------------------------
+# --- config check ---------------------------------------------------------------------------------
 
 
 def check(tmp_path: Path) -> CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The contract of batches: taken whole or not at all, worked through as jobs, ended exactly once."""
+"""The contract of batches: taken whole or not at all, worked off as jobs, ended exactly once."""
 
 from __future__ import annotations
 
@@ -551,7 +551,7 @@ def test_sweeps_go_on_after_a_crash(
     portions_before_the_crash: int,
     clock: Clock,
 ) -> None:
-    """Publish, retry and cancel of seven lines in portions of two, each ended by other processes."""
+    """Publish, retry and cancel of seven lines in portions of two, each ended by another one."""
     monkeypatch.setattr(module, "PORTION", 2)
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0)
 

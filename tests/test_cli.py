@@ -1,4 +1,4 @@
-"""The three commands as processes: their arguments, their exit codes, and what they say when something is wrong."""
+"""The three commands as processes: their arguments, exit codes and messages of errors."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def start_service(tmp_path: Path) -> Iterator[Start]:
         service.process.wait()
 
 
-# --- help, version, usage --------------------------------------------------------------------------------------
+# --- help, version, usage -------------------------------------------------------------------------
 
 
 @every_command
@@ -219,7 +219,7 @@ def test_the_help_of_the_server_submits_a_whole_url(tmp_path: Path) -> None:
     assert '--data-urlencode "url=' in run("md5light-server", "--help", cwd=tmp_path).stdout
 
 
-# --- configuration ---------------------------------------------------------------------------------------------
+# --- configuration --------------------------------------------------------------------------------
 
 
 @every_command
@@ -310,7 +310,7 @@ def test_config_show_tells_what_applies_and_no_password(tmp_path: Path) -> None:
     assert "\nport = 1002\n" in environ.stdout
 
 
-# --- failures --------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["md5light-server", "md5light-worker"])
@@ -353,7 +353,7 @@ def test_output_that_can_not_be_written_exits_with_1_and_one_line(tmp_path: Path
     assert process.returncode == 1
 
 
-# --- server and worker at work ---------------------------------------------------------------------------------
+# --- server and worker at work --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -48,7 +48,7 @@ def port_file(file: Path, port: int) -> Path:
     return file
 
 
-# --- which file ------------------------------------------------------------------------------------------------
+# --- which file -----------------------------------------------------------------------------------
 
 
 def test_a_named_file_goes_before_the_environment_and_that_before_etc(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_binary_file_is_refused(tmp_path: Path, content: bytes) -> None:
     assert error_of(lambda: config.load(str(file), {})) == f"{file}: is not UTF-8 text"
 
 
-# --- what is in it ---------------------------------------------------------------------------------------------
+# --- what is in it --------------------------------------------------------------------------------
 
 
 def test_an_empty_file_is_the_defaults(load: Load) -> None:
@@ -403,7 +403,7 @@ def test_a_file_of_wrong_form_is_told_with_the_line(
     assert error_of(lambda: load(text)) == f"{tmp_path}/config.ini: {problem}"
 
 
-# --- paths -----------------------------------------------------------------------------------------------------
+# --- paths ----------------------------------------------------------------------------------------
 
 
 def test_relative_paths_start_at_the_files_folder(
@@ -463,7 +463,7 @@ def test_a_ca_file_is_checked(load: Load, tmp_path: Path) -> None:
             )
 
 
-# --- secrets ---------------------------------------------------------------------------------------------------
+# --- secrets --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -574,11 +574,12 @@ def test_a_credential_that_is_not_there_is_no_error_but_one_that_can_not_be_read
     assert load().smtp.password == ""
     (tmp_path / "smtp-password").mkdir()
     assert error_of(load) == (
-        f"environment: [smtp] password_file = {tmp_path}/smtp-password: can't be read: Is a directory"
+        f"environment: [smtp] password_file = {tmp_path}/smtp-password:"
+        " can't be read: Is a directory"
     )
 
 
-# --- the environment -------------------------------------------------------------------------------
+# --- the environment ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -720,7 +721,7 @@ def test_show_tells_where_a_value_stands(load_with: Callable[..., Config], tmp_p
     assert shown.count("# from ") == 4
 
 
-# --- the URL of a database -------------------------------------------------------------------------
+# --- the URL of a database ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -805,15 +806,19 @@ def test_a_wrong_url_of_a_database_is_told_without_its_text(
         assert not re.search("hun|ter2|#w|rd@|db2", message)
 
 
-# --- showing, and the example file -----------------------------------------------------------------------------
+# --- showing, and the example file ----------------------------------------------------------------
 
 
 def test_what_is_shown_reads_the_same(load: Load) -> None:
     loaded = load(
-        "[server]\nhost = ::1\nbase_url = https://md5.example.org/\ntrusted_proxy = 10.0.0.1 fd00::/8\n"
+        "[server]\nhost = ::1\nbase_url = https://md5.example.org/\n"
+        "trusted_proxy = 10.0.0.1 fd00::/8\n"
         "[queue]\nretry_seconds = 0.00001\nlease_seconds = 86399.7\nretention_days = 30\n"
-        "[download]\nallow_networks = 10.0.0.0/8,fd00::/8\nallow_ports = 443 8000-8002\nuser_agent = 100% $me\n"
-        "[smtp]\nhost = mail.example.org\nsender = Müller, Ä <md5@example.org>\nlocal_domains = yes\nusername = ä\n[log]\nlevel = debug\nformat = json\n"
+        "[download]\nallow_networks = 10.0.0.0/8,fd00::/8\nallow_ports = 443 8000-8002\n"
+        "user_agent = 100% $me\n"
+        "[smtp]\nhost = mail.example.org\nsender = Müller, Ä <md5@example.org>\n"
+        "local_domains = yes\nusername = ä\n"
+        "[log]\nlevel = debug\nformat = json\n"
     )
     assert load(config.show(loaded)) == loaded
 

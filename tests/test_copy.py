@@ -1,4 +1,4 @@
-"""A queue moves to another database: every job once, with its mail, however often the copying is begun."""
+"""A queue moves to another database: every job once, with its mail, however often one begins."""
 
 from __future__ import annotations
 

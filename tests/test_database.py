@@ -1,4 +1,4 @@
-"""The database file: many threads and processes at once, and everything that can be wrong with a file."""
+"""The database file: many threads and processes at once, and all that can be wrong with a file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ from md5light.queue import open_database
 print("ready")
 input()
 database = open_database(sys.argv[1], durable=True)
-database.write(lambda transaction: transaction.run("insert into probe values (:id, 1)", id=int(sys.argv[2])))
+statement = "insert into probe values (:id, 1)"
+database.write(lambda transaction: transaction.run(statement, id=int(sys.argv[2])))
 print("written")
 """
 
@@ -64,7 +65,8 @@ import sys
 from md5light.queue import open_database
 database = open_database(sys.argv[1], durable=False)
 for number in range(4000):
-    database.write(lambda transaction: transaction.run("insert or replace into probe values (1, :n)", n=number))
+    statement = "insert or replace into probe values (1, :n)"
+    database.write(lambda transaction: transaction.run(statement, n=number))
 print("written")
 input()
 """
@@ -75,7 +77,10 @@ from md5light.queue import open_database
 from md5light.errors import DatabaseUnavailable
 
 database = open_database(sys.argv[1], durable=True)
-blow_up = "insert into jobs (id, url, host, status, max_attempts, created_at) values (:id, :url, '', 'queued', 1, 1)"
+blow_up = (
+    "insert into jobs (id, url, host, status, max_attempts, created_at)"
+    " values (:id, :url, '', 'queued', 1, 1)"
+)
 
 def submit(id, size):
     database.write(lambda transaction: transaction.run(blow_up, id=id, url="x" * size))
@@ -86,7 +91,8 @@ def ids():
 
 submit("before", 10)
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(sys.argv[1] + "-wal").st_size + 20_000, unlimited[1]))
+limit = os.stat(sys.argv[1] + "-wal").st_size + 20_000
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
 try:
     submit("during", 1_000_000)
 except DatabaseUnavailable as error:
@@ -134,7 +140,7 @@ def open_error(path: Path) -> str:
 
 
 def in_threads(works: list[Callable[[], T]]) -> list[T | Exception]:
-    """Run each of `works` in a thread of its own and return, in order, what they returned or raised."""
+    """Run each of `works` in its own thread; return, in order, what they returned or raised."""
     outcomes: dict[int, T | Exception] = {}
 
     def run(number: int, work: Callable[[], T]) -> None:
@@ -151,7 +157,7 @@ def in_threads(works: list[Callable[[], T]]) -> list[T | Exception]:
     return [outcomes[number] for number in range(len(works))]
 
 
-# --- writes and reads ------------------------------------------------------------------------------------------
+# --- writes and reads -----------------------------------------------------------------------------
 
 
 def test_what_is_written_is_read_and_its_result_returned(database: SQLite) -> None:
@@ -297,7 +303,7 @@ def test_a_commit_rings_and_a_failure_does_not(database: SQLite, path: Path) -> 
     os.close(stop[1])
 
 
-# --- other processes -------------------------------------------------------------------------------------------
+# --- other processes ------------------------------------------------------------------------------
 
 
 def test_a_killed_process_loses_nothing_that_was_committed(path: Path) -> None:
@@ -362,7 +368,7 @@ def test_a_locked_file_can_not_be_opened(
         assert open_error(path) == "database is locked"
 
 
-# --- the file --------------------------------------------------------------------------------------------------
+# --- the file -------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_refuses_the_write_keeps_the_rest_and_harms_only_as_long_as_it_is_full(

@@ -74,7 +74,7 @@ def test_what_we_rely_on_is_there() -> None:
         assert f"self.{name} =" in inspect.getsource(channel.HTTPChannel.__init__)
 
 
-# --- several requests at once --------------------------------------------------------------------
+# --- several requests at once ---------------------------------------------------------------------
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -116,7 +116,7 @@ def test_pipelined_requests_do_not_fill_the_memory(tmp_path: Path) -> None:
                 client.close()
 
 
-# --- what may be read in two ways ----------------------------------------------------------------
+# --- what may be read in two ways -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_long_header_is_cheap(service: Service, name: str) -> None:
     assert time.monotonic() - begun < 0.5
 
 
-# --- descriptors ---------------------------------------------------------------------------------
+# --- descriptors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Manifests in the hands of the programs that they are written for, and the lists that those write."""
+"""Manifests read by the programs that they are written for, and lists that those write."""
 
 from __future__ import annotations
 

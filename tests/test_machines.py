@@ -1,4 +1,4 @@
-"""Many machines: servers, pools, the database and the origin on hosts of their own, and a cable that is pulled."""
+"""Many machines: servers, pools, the database and the origin on hosts of their own; a cut cable."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ PROBING = """
 import sys
 from md5light.queue import open_database
 from md5light.queue.jobs import Queue
-Queue(open_database(sys.argv[1], durable=False), lease_seconds=60, max_attempts=3, retry_seconds=1).probe()
+database = open_database(sys.argv[1], durable=False)
+Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1).probe()
 """
 
 SETTINGS: dict[str, dict[str, object]] = {

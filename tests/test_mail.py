@@ -66,7 +66,7 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, s
     return certificates(tmp_path_factory.mktemp("certificates"))
 
 
-# --- delivery --------------------------------------------------------------------------------------
+# --- delivery -------------------------------------------------------------------------------------
 
 
 def test_one_connection_serves_many_mails(mailer: Callable[..., Mailer]) -> None:
@@ -138,7 +138,7 @@ def test_451_twice_then_good(step: str, mailer: Callable[..., Mailer]) -> None:
         assert len(postbox.mails) == 1
 
 
-# --- refusals --------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 #: steps at which a reply can be about the mail
 MAIL_STEPS = ("RCPT", "DATA", "END")
@@ -298,7 +298,7 @@ def test_a_refusal_of_the_session_is_temporary(
         assert postbox.connections == 2
 
 
-# --- what breaks -----------------------------------------------------------------------------------
+# --- what breaks ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -389,7 +389,7 @@ def test_stop_ends_a_running_exchange_at_once(
         assert postbox.mails == []
 
 
-# --- security --------------------------------------------------------------------------------------
+# --- security -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
@@ -469,7 +469,7 @@ def test_a_login_without_tls_goes_nowhere_else(mailer: Callable[..., Mailer]) ->
 
 
 def _own_address() -> str:
-    """An address of this host that isn't a loopback one; packets to it stay on the host all the same."""
+    """An address of this host that isn't a loopback one; packets to it stay on the host as well."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
         try:
             unsent.connect(("192.0.2.1", 9))
@@ -638,7 +638,7 @@ def test_no_message_and_no_log_line_holds_an_address_or_a_password(
     assert PASSWORD not in told
 
 
-# --- the name in EHLO ------------------------------------------------------------------------------
+# --- the name in EHLO -----------------------------------------------------------------------------
 
 
 def test_the_configured_name_is_said_in_ehlo(mailer: Callable[..., Mailer]) -> None:
@@ -665,7 +665,7 @@ def test_without_one_this_host_is_named_so_that_servers_accept_it(
         assert postbox.lines[0].lower() == f"ehlo {said}"
 
 
-# --- the wrong port --------------------------------------------------------------------------------
+# --- the wrong port -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("security", ["starttls", "none"])
@@ -697,7 +697,7 @@ def test_a_server_without_tls_at_once_is_told_apart(
     assert "security = starttls" in failure.value.message
 
 
-# --- steps -----------------------------------------------------------------------------------------
+# --- steps ----------------------------------------------------------------------------------------
 
 
 def test_each_step_is_named_before_it_begins(

@@ -61,7 +61,7 @@ def kill_worker(pool: Command) -> None:
     wait_until(lambda: worker not in pool.children(), message="the death of the worker")
 
 
-# --- a mail server that does not do what it should -------------------------------------------------
+# --- a mail server that does not do what it should ------------------------------------------------
 
 
 @pytest.mark.parametrize("answer", [SILENCE, Drip()], ids=["silent", "dripping"])
@@ -207,12 +207,12 @@ def test_a_mail_that_can_not_be_made_stops_no_other(tmp_path: Path) -> None:
             wait_for_mail(service, whole, "sent")
 
 
-# --- a worker that is killed -----------------------------------------------------------------------
+# --- a worker that is killed ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "END"])
 def test_a_worker_killed_before_the_250_sends_one_mail(tmp_path: Path, step: str) -> None:
-    """The worker dies when the server has heard `step` and has not answered; END: the whole mail."""
+    """The worker dies when the server has heard `step` and not answered; END: the whole mail."""
 
     def kill_once() -> Iterator[object]:
         kill_worker(service.commands[-1])
@@ -265,7 +265,7 @@ def test_a_worker_killed_after_our_note_sends_no_other_mail(tmp_path: Path) -> N
         assert message_ids(postbox) == [f"<{job_id}@example.org>" for job_id in ids]
 
 
-# --- secrets ---------------------------------------------------------------------------------------
+# --- secrets --------------------------------------------------------------------------------------
 
 
 def test_no_log_and_no_answer_holds_an_address_or_a_password(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_no_log_and_no_answer_holds_an_address_or_a_password(tmp_path: Path) -> 
             assert secret not in told + logs
 
 
-# --- who may have mails sent, and how many ---------------------------------------------------------
+# --- who may have mails sent, and how many --------------------------------------------------------
 
 
 def submit(service: Service, *, via: str = "", **fields: str) -> requests.Response:

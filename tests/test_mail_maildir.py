@@ -104,7 +104,7 @@ def test_many_mailers_share_a_maildir_from_the_first_mail_on(tmp_path: Path) -> 
     assert len(mailbox.Maildir(tmp_path / "mails", create=False)) == 80
 
 
-# --- what goes wrong -------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 def test_a_maildir_that_cannot_be_written_is_the_operators_to_mend(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_mail_is_the_same_at_each_attempt() -> None:
     assert compose(DONE, CONFIG, PUBLIC_URL).as_bytes() == MESSAGE.as_bytes()
 
 
-# --- the sender ------------------------------------------------------------------------------------
+# --- the sender -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["sender", "reply_to"])
@@ -174,7 +174,7 @@ def test_a_senders_name_is_in_the_header_alone(key: str, name: str) -> None:
     assert str(make_header(decode_header(encoded))) == shown.strip()
 
 
-# --- subjects --------------------------------------------------------------------------------------
+# --- subjects -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_long_names_are_told_apart_by_both_ends() -> None:
     assert len({subject(f"http://site.com/{name}") for name in names}) == 4
 
 
-# --- what strangers chose --------------------------------------------------------------------------
+# --- what strangers chose -------------------------------------------------------------------------
 
 HOSTILE = {
     "header": "http://a/\r\nBcc: victim@example.org\r\n\r\nNew body",

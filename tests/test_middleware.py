@@ -76,7 +76,7 @@ def test_every_answer_has_the_headers_of_safety(service: Service, path: str) -> 
     assert headers["Referrer-Policy"] == "no-referrer"
 
 
-# --- the access log ------------------------------------------------------------------------------
+# --- the access log -------------------------------------------------------------------------------
 
 
 def test_reading_that_succeeds_is_not_logged(service: Service) -> None:
@@ -110,7 +110,7 @@ def test_a_long_method_makes_no_long_line(service: Service) -> None:
     assert (answer.status_code, len(line) < 3_000) == (405, True)
 
 
-# --- behind a proxy ------------------------------------------------------------------------------
+# --- behind a proxy -------------------------------------------------------------------------------
 
 
 def seen(peer: str, proxies: str, **headers: str) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_host_and_scheme_are_the_proxys(peer: str, host: str, scheme: str) -> No
     assert (environ["HTTP_HOST"], environ["wsgi.url_scheme"]) == (host, scheme)
 
 
-# --- other sites ---------------------------------------------------------------------------------
+# --- other sites ----------------------------------------------------------------------------------
 
 OUR_URL = "https://md5.example.org/sub"
 

@@ -1,4 +1,4 @@
-"""The contract of the outbox: each owed mail is one worker's at a time, and is tried until it is sent or given up."""
+"""The contract of the outbox: one worker at a time holds a mail, until it is sent or given up."""
 
 from __future__ import annotations
 

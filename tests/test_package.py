@@ -1,4 +1,4 @@
-"""The source distribution and the wheel: built as `python -m build` does it, and installed in a fresh environment."""
+"""The source distribution and the wheel, built by `python -m build`, in a fresh environment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(*command: object, **environment: str) -> str:
 
 
 def files(*folders: str) -> set[str]:
-    """Return the files of the working tree in `folders`, without what Python and the tools leave there."""
+    """Return the files of the working tree in `folders` without those that tools leave there."""
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     return {str(path.relative_to(ROOT)) for path in paths if "__pycache__" not in path.parts}
 

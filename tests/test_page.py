@@ -133,7 +133,7 @@ def set_hidden(page: Page, hidden: bool) -> None:
     )
 
 
-# --- with a script -------------------------------------------------------------------------------
+# --- with a script --------------------------------------------------------------------------------
 
 
 def test_a_file_is_submitted_watched_and_done(open_page: Open, origin: Origin) -> None:
@@ -403,7 +403,7 @@ def test_a_job_that_is_not_there_is_told(open_page: Open) -> None:
     expect(page.get_by_role("heading")).to_contain_text("There is no job at this address.")
 
 
-# --- without a script ----------------------------------------------------------------------------
+# --- without a script -----------------------------------------------------------------------------
 
 
 def test_it_works_without_a_script(open_page: Open, origin: Origin) -> None:
@@ -428,7 +428,7 @@ def test_a_refused_form_comes_back_without_a_script(open_page: Open) -> None:
     expect(page.locator("#email")).to_have_value("ann@example.com")
 
 
-# --- safety --------------------------------------------------------------------------------------
+# --- safety ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
@@ -492,7 +492,7 @@ def test_a_script_is_told_of_another_site_in_json(service: Service) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
 
 
-# --- who gets what -------------------------------------------------------------------------------
+# --- who gets what --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -572,7 +572,7 @@ def test_files_are_kept_by_the_browser_as_long_as_they_are_the_same(service: Ser
         assert requests.get(service.url + path, timeout=10).status_code == 404
 
 
-# --- looks ---------------------------------------------------------------------------------------
+# --- looks ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -705,7 +705,7 @@ def test_the_picture_in_readme_can_be_taken_anew(tmp_path: Path) -> None:
         assert len(content) < 150_000
 
 
-# --- words and numbers ---------------------------------------------------------------------------
+# --- words and numbers ----------------------------------------------------------------------------
 
 
 def test_numbers_are_written_as_people_read_them() -> None:

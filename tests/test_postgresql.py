@@ -53,14 +53,16 @@ print("written", flush=True)
 TERMINATE = """
     select pg_terminate_backend(pid, 5000) from (
         select pid from pg_stat_activity
-        where application_name = 'md5light' and datname = current_database() order by random() limit %s) as chosen
+        where application_name = 'md5light' and datname = current_database()
+        order by random() limit %s) as chosen
 """
 
 #: what a session that others get next must not keep
 LEFT_BEHIND = """
     select name from pg_prepared_statements union all select pg_listening_channels()
     union all select objid::text from pg_locks where locktype = 'advisory'
-    union all select name from pg_settings where source = 'session' and name in ('synchronous_commit', 'lock_timeout')
+    union all select name from pg_settings
+        where source = 'session' and name in ('synchronous_commit', 'lock_timeout')
 """
 
 #: cancels what each other session of the database runs just now
@@ -587,7 +589,7 @@ def test_a_pooler_may_stand_between(
 def test_a_network_that_swallows_packets_loses_nothing(
     postgresql: PostgreSQLServer, location: str, tmp_path: Path
 ) -> None:
-    """A machine is cut off while it downloads: another one does the job, and the first gives it up and goes on."""
+    """A machine is cut off while it downloads: another does the job, and the first goes on."""
     with Origin() as origin, Proxy(postgresql.port) as proxy, ExitStack() as stack:
         far = location.replace(str(postgresql.port), str(proxy.port))
         cut, whole = (

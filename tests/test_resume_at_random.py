@@ -24,6 +24,8 @@ from tests.origin import Origin, Peer, chunked
 SERVERS = 3000
 THREADS = 8
 
+PART = "206 Part"
+
 #: what the servers do with a Range, apart from what they should
 LIES = (
     "shift", "later", "total", "length", "multipart", "gzip", "bare", "weak", "rest",
@@ -66,7 +68,7 @@ class Server:
         elif self.lies and roll.random() < 0.6:
             self._lie(peer, body, start, roll.choice(self.lies))
         else:
-            self._send(peer, "206 Part", body[start:], [span(start, body)])
+            self._send(peer, PART, body[start:], [span(start, body)])
 
     def _changed(self, body: bytes) -> bytes:
         """Change the size and everything, or the two ends alone: the middle is equal then."""
@@ -92,45 +94,41 @@ class Server:
         )
 
     def _lie(self, peer: Peer, body: bytes, start: int, lie: str) -> None:
-        rest, says = body[start:], span(start, body)
-        other = self.versions[-1][start:]
-        by = self.random.choice([-1, 1])
-        headers = self._headers(self.validators, self.version)
-        send = self._send
-        if lie == "shift":
-            send(peer, "206 Part", (b"x" + body + b"x")[start + 1 + by :][: len(rest)], [says])
-        elif lie == "later":
-            send(peer, "206 Part", body[start + 1 :], [span(start + 1, body)])
-        elif lie == "total":
-            send(peer, "206 Part", rest, [f"{says}0"])
-        elif lie == "length":
-            send(peer, "206 Part", rest[:-1], [says])
-        elif lie == "multipart":
-            send(peer, "206 Part", rest, [says, "Content-Type: multipart/byteranges; boundary=x"])
-        elif lie == "gzip":
-            send(peer, "206 Part", gzip.compress(body)[start:], [says, "Content-Encoding: gzip"])
-        elif lie == "bare":
-            send(peer, "206 Part", other, [says], headers=[])
+        says, other = span(start, body), self.versions[-1][start:]
+        if lie == "bare":
+            self._send(peer, PART, other, [says], headers=[])
         elif lie == "weak":
+            headers = self._headers(self.validators, self.version)
             weak = [line.replace("ETag: ", "ETag: W/") for line in headers if "ETag" in line]
-            send(peer, "206 Part", other, [says], headers=weak)
-        elif lie == "rest":
-            send(peer, "200 OK", rest, [says])
-        elif lie == "rest, unsaid":
-            send(peer, "200 OK", rest, [])
-        elif lie == "whole":
-            send(peer, "206 Part", body, [span(0, body)])
-        elif lie == "status":
-            status = self.random.choice(["403 No", "404 No", "412 No", "500 No", "503 No", "203 x"])
-            send(peer, status, other, [says])
-        elif lie == "ignore":
-            send(peer, "200 OK", body, [])
-        elif lie == "elsewhere":
-            send(peer, "302 Found", b"", [f"Location: {peer.path}?again"])
+            self._send(peer, PART, other, [says], headers=weak)
         elif lie == "junk":
             peer.send(other)
         else:
-            send(peer, "206 Part", rest + b"x", [says])
+            self._send(peer, *self._false_answer(peer, body, start, lie))
+
+    def _false_answer(
+        self, peer: Peer, body: bytes, start: int, lie: str
+    ) -> tuple[str, bytes, list[str]]:
+        """Return status, body and headers of a lie that keeps the validators."""
+        rest, says = body[start:], span(start, body)
+        by = self.random.choice([-1, 1])
+        status = self.random.choice(["403 No", "404 No", "412 No", "500 No", "503 No", "203 x"])
+        multipart = "Content-Type: multipart/byteranges; boundary=x"
+        return {
+            "shift": (PART, (b"x" + body + b"x")[start + 1 + by :][: len(rest)], [says]),
+            "later": (PART, body[start + 1 :], [span(start + 1, body)]),
+            "total": (PART, rest, [f"{says}0"]),
+            "length": (PART, rest[:-1], [says]),
+            "multipart": (PART, rest, [says, multipart]),
+            "gzip": (PART, gzip.compress(body)[start:], [says, "Content-Encoding: gzip"]),
+            "rest": ("200 OK", rest, [says]),
+            "rest, unsaid": ("200 OK", rest, []),
+            "whole": (PART, body, [span(0, body)]),
+            "status": (status, self.versions[-1][start:], [says]),
+            "ignore": ("200 OK", body, []),
+            "elsewhere": ("302 Found", b"", [f"Location: {peer.path}?again"]),
+            "more": (PART, rest + b"x", [says]),
+        }[lie]
 
     def _send(
         self,

@@ -1,4 +1,4 @@
-"""scripts/run as its user meets it: the set-up, the start, the stop, and what it says when something is amiss."""
+"""scripts/run as its user meets it: the set-up, the start, the stop, and its error messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "md5light.sqlite3*"
     )
     shutil.copytree(ROOT, tree, ignore=unwanted)
-    # The packages of this interpreter, without md5light itself, in reach of pip: it has nothing to download then.
+    # pip finds the packages of this interpreter, without md5light, so that it downloads nothing.
     (folder / "packages").mkdir()
     for package in Path(sysconfig.get_path("purelib")).iterdir():
         if "md5light" not in package.name:
@@ -110,7 +110,7 @@ class Run:
         return [pid for pid in descendants(self.process.pid) if os.getsid(pid) == pid]
 
     def processes(self) -> list[int]:
-        """All below it, once they are there: cat for the log, the server, the pool and its one worker."""
+        """Wait for all below it: cat for the log, the server, the pool and its one worker."""
 
         def look() -> list[int]:
             found = descendants(self.process.pid)
@@ -138,7 +138,7 @@ def alive(pids: Sequence[int]) -> list[int]:
 
 
 def heed_ctrl_c() -> None:
-    """Take SIGINT as a terminal's shell lets it be taken; a shell ignores it for what it starts in the background."""
+    """Take SIGINT as in a terminal's foreground; a shell ignores it for background processes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -250,7 +250,7 @@ def test_wrong_usage(tree: Path, arguments: list[str], told: str) -> None:
 
 
 def set_up_with(python: str, tree: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Start scripts/run of a tree without environment, with a python3 of our making first in PATH."""
+    """Start scripts/run of a tree without environment, with our own python3 first in PATH."""
     folder.mkdir()
     (folder / "python3").write_text(python)
     (folder / "python3").chmod(0o755)
@@ -270,7 +270,8 @@ def test_says_what_to_install_when_venv_is_missing(tree: Path, tmp_path: Path) -
     done = set_up_with(fake, tree, tmp_path / "fake")
     assert done.returncode == 1
     assert done.stderr.splitlines()[1:] == [
-        "md5light: python3 can't make a virtual environment: its venv module is missing or does not work.",
+        "md5light: python3 can't make a virtual environment:"
+        " its venv module is missing or does not work.",
         "md5light: On Debian or Ubuntu: sudo apt-get install python3-venv",
     ]
 

@@ -129,7 +129,7 @@ def test_nothing_left_to_listen_on_is_one_line(hosts: dict[str, list[str]]) -> N
         listening_sockets("nobodys", 0)
 
 
-# --- Unix sockets --------------------------------------------------------------------------------
+# --- Unix sockets ---------------------------------------------------------------------------------
 
 
 def ask(path: Path) -> bytes:

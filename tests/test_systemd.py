@@ -1,4 +1,4 @@
-"""What systemd needs: units that pass its checks, notifications, passed sockets, the installation, the sandbox."""
+"""Under systemd: its checks of the units, notifications, sockets, the installation, the sandbox."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def service_section(name: str) -> dict[str, str]:
     return dict(parser["Service"])
 
 
-# --- the units -------------------------------------------------------------------------------------------------
+# --- the units ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -132,7 +132,7 @@ def test_the_password_is_a_credential_that_may_be_missing(tmp_path: Path) -> Non
     )
 
 
-# --- notifications ---------------------------------------------------------------------------------------------
+# --- notifications --------------------------------------------------------------------------------
 
 
 class ServiceManager:
@@ -228,7 +228,7 @@ def test_no_watchdog_is_served_that_watches_somebody_else(monkeypatch: pytest.Mo
     assert Watchdog().beat() == QUIET_SECONDS
 
 
-# --- sockets that systemd listens on ---------------------------------------------------------------------------
+# --- sockets that systemd listens on --------------------------------------------------------------
 
 
 class Started(Command):
@@ -295,12 +295,12 @@ def test_a_passed_socket_of_another_kind_is_refused(
         )
 
 
-# --- installation and sandbox ----------------------------------------------------------------------------------
+# --- installation and sandbox ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of this interpreter, without md5light: in reach of pip, it has nothing to download."""
+    """The packages of this interpreter without md5light; pip finds them and downloads nothing."""
     folder = tmp_path_factory.mktemp("packages")
     for package in Path(sysconfig.get_path("purelib")).iterdir():
         if "md5light" not in package.name:
@@ -387,10 +387,11 @@ def test_wrong_usage_installs_nothing() -> None:
 
 
 def sandboxed(state: Path, *command: object) -> list[str]:
-    """Write a command line that has the effects of the units' sandbox that can be had without systemd.
+    """Write a command line with those effects of the units' sandbox that need no systemd.
 
-    Root's processes see a tree in which only `state` can be written, and a /proc of processes alone. They are nobody,
-    with no capability but to read: the interpreter may lie in root's home. Other users are unprivileged as they are.
+    Root's processes see a tree in which only `state` can be written, and a /proc of processes
+    alone. They are nobody, with no capability but to read: the interpreter may lie in root's home.
+    Other users are unprivileged already.
     """
     arguments = [str(argument) for argument in command]
     if os.getuid() != 0:

@@ -39,7 +39,7 @@ def run_sql(service: Service, statement: str) -> None:
         database.execute(statement)
 
 
-# --- nothing dies alone ----------------------------------------------------------------------------
+# --- nothing dies alone ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_old_jobs_are_removed_some_time_after_the_start(
         assert lines[-1] == left
 
 
-# --- leases ----------------------------------------------------------------------------------------
+# --- leases ---------------------------------------------------------------------------------------
 
 
 def test_a_job_that_its_own_process_takes_again_runs_once_and_no_slot_dies(

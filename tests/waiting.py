@@ -13,7 +13,7 @@ PAUSE = 0.005
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 30.0, message: str = "") -> T:
-    """Return the first true value of `condition`; an AssertionError says what did not come in `timeout` seconds."""
+    """Return the first true value of `condition`; an AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         late = time.monotonic() >= deadline

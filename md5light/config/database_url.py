@@ -43,7 +43,7 @@ MALFORMED = (
 
 
 def checked(url: str) -> str:
-    """Return the URL with the scheme postgresql; a ValueError says what is wrong, without its text."""
+    """Return the URL with the scheme postgresql; a ValueError never quotes the text."""
     rest = SCHEME.sub("", url, count=1)
     parts = PARTS.fullmatch(rest)
     if not parts or not _is_text(rest):

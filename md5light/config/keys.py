@@ -1,6 +1,6 @@
 """The keys of the INI file: each with its type, its default and its meaning, in one place.
 
-Each section is a frozen dataclass, each key a field made by `_key`. The example file, `config show`,
+Each section is a frozen dataclass, each key a field made by `_key`. The example file, `show`,
 the help of the commands, the checks and the code all read these fields: one source of defaults.
 """
 
@@ -78,7 +78,8 @@ class ServerConfig:
     submits_per_minute: int = _key(
         values.integer(0, 10**9),
         "0",
-        "submissions per client address (IPv6: per /64); each line of a batch counts; above it 429; "
+        "submissions per client address (IPv6: per /64); each line of a batch counts; "
+        "above it 429; "
         "0: no limit",
     )
     max_batch_lines: int = _key(
@@ -239,7 +240,8 @@ class SmtpConfig:
     attach_bytes: int = _key(
         values.integer(0, 10**9),
         "1048576",
-        "a batch's manifest is attached (gzip) up to this size; above it the mail has the link alone",
+        "a batch's manifest is attached (gzip) up to this size; above it the mail has the link "
+        "alone",
     )
     local_domains: bool = _key(
         values.yes_or_no,

@@ -87,7 +87,7 @@ class Smtp:
         self._interrupt.end(_stopped())
         self._deadlines.close()
 
-    # --- the exchange ----------------------------------------------------------------------------
+    # --- the exchange -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
@@ -146,7 +146,7 @@ class Smtp:
             message += WANTS_TLS
         return TemporaryFailure(code, message, detail=error.strerror or "")
 
-    # --- opening a session -----------------------------------------------------------------------
+    # --- opening a session ------------------------------------------------------------------------
 
     def _open(self) -> smtplib.SMTP:
         """Connect, start TLS and log in, as configured."""

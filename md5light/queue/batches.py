@@ -150,7 +150,8 @@ CANCEL_JOBS = """
 
 PARK = """
     update jobs set status = 'parked', attempts = 0, refusals = 0, refused_at = null,
-        started_at = null, finished_at = null, bytes_done = 0, bytes_total = null, error_code = null, error_message = null
+        started_at = null, finished_at = null, bytes_done = 0, bytes_total = null,
+        error_code = null, error_message = null
     where id in (
         select id from jobs where batch_id = :id and status in ('failed', 'canceled') limit :rows)
 """

@@ -77,7 +77,8 @@ ON_CLAIM = """, status = 'running', turn = coalesce(turn, due_at), started_at = 
 ON_RENEW = ", bytes_done = :bytes_done, bytes_total = :bytes_total"
 
 ON_SETTLE = (
-    ", turn = :turn, bytes_done = coalesce(:size, bytes_done), bytes_total = coalesce(:size, bytes_total)"
+    ", turn = :turn, bytes_done = coalesce(:size, bytes_done)"
+    ", bytes_total = coalesce(:size, bytes_total)"
     + "".join(f", {column} = :{column}" for column in NO_RESULT)
 )
 

@@ -73,7 +73,8 @@ ERRORS = f"""
 ENTRIES = f"""
     select * from (
         select lines.position, lines.sent, lines.name, lines.label,
-            lines.size as expected_size, {", ".join(f"lines.{a} as expected_{a}" for a in ALGORITHMS)},
+            lines.size as expected_size,
+            {", ".join(f"lines.{a} as expected_{a}" for a in ALGORITHMS)},
             {STATUS} as status, jobs.url, jobs.size, {", ".join(f"jobs.{a}" for a in ALGORITHMS)},
             coalesce(lines.error_code, jobs.error_code) as error_code,
             coalesce(lines.error_message, jobs.error_message) as error_message,

@@ -106,7 +106,7 @@ def ended(status: str, code: str, size: int, seconds: float) -> Event:
 
 
 def submitted(clients: Iterable[str | None]) -> Iterator[Event]:
-    """Give the events of submissions; only those that came with a token are counted, by its name."""
+    """Give the events of submissions; only those with a token are counted, by its name."""
     for client in clients:
         if client and client.startswith(BEARER):
             yield Event(client)

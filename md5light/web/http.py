@@ -134,7 +134,7 @@ class HTTPServer:
         """End the threads, none of which has anything to do any more."""
         self._threads.shutdown()
 
-    # --- connections -----------------------------------------------------------------------------
+    # --- connections ------------------------------------------------------------------------------
 
     def _accept(self, listener: BaseWSGIServer) -> None:
         for _ in range(ACCEPTS):

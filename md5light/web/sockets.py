@@ -59,7 +59,7 @@ def url_of(listening: socket.socket) -> str:
     return http_url(*name[:2])
 
 
-# --- TCP -----------------------------------------------------------------------------------------
+# --- TCP ------------------------------------------------------------------------------------------
 
 
 def _internet(host: str, port: int) -> list[socket.socket]:
@@ -105,7 +105,7 @@ def _bound(addresses: Iterable[Address]) -> tuple[list[socket.socket], list[tupl
     return sockets, failures
 
 
-# --- Unix sockets --------------------------------------------------------------------------------
+# --- Unix sockets ---------------------------------------------------------------------------------
 
 
 def _unix(path: str) -> socket.socket:
@@ -136,7 +136,7 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
 
 
-# --- errors --------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def _failed(url: str, error: OSError) -> ListenError:

@@ -163,7 +163,7 @@ def _claim(job: Job) -> _Claim:
 
 
 def _patience(job: Job) -> float:
-    """Return how many times as long as configured a server may be silent: twice after a time-out."""
+    """Return the factor on the time that a server may be silent: 2 after a time-out, then 4."""
     return 2.0 ** min(job.attempts - 1, PATIENT_ATTEMPTS) if job.error_code == "timed_out" else 1.0
 
 

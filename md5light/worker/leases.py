@@ -45,5 +45,5 @@ class LeaseWatch:
 
 
 def now() -> float:
-    """Return the seconds since the machine's start, its sleep included (not in time.monotonic())."""
+    """Return the seconds since the machine's start, with its sleep, unlike time.monotonic()."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

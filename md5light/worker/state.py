@@ -61,7 +61,7 @@ class State:
         #: readable as soon as the process stops
         self.stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
 
-    # --- threads -----------------------------------------------------------------------------------
+    # --- threads ----------------------------------------------------------------------------------
 
     def start(self, work: Callable[[], None], signals: StopSignals) -> threading.Thread:
         """Start a thread whose end is noticed by the mailer and, by `signals`, the main thread."""
@@ -101,7 +101,7 @@ class State:
             self.broken.set()
             signals.wake()
 
-    # --- the database ------------------------------------------------------------------------------
+    # --- the database -----------------------------------------------------------------------------
 
     def persist(self, write: Callable[[], T]) -> T | None:
         """Write until it succeeds: an outage of the database must not throw away what was done.
@@ -125,7 +125,7 @@ class State:
                 raise  # ends the process: another one opens the new file
             self.database_outage.fail(reason=error)
 
-    # --- work that fails ---------------------------------------------------------------------------
+    # --- work that fails --------------------------------------------------------------------------
 
     def attempt(self, work: Callable[[], T], code: str) -> T | Failure | None:
         """Return what `work` returns or how it failed, None when it was stopped.

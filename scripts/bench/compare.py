@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Drain the same waiting jobs with md5light and with the job queues of Python's world, and compare the rates.
+"""Drain the same waiting jobs with md5light and other job queues for Python, and compare the rates.
 
-A job fetches 1 KiB and hashes it. It needs `pip install -e '.[bench,test]'`, and Debian's nginx-light, redis-server
-and postgresql. nginx, the origin, notes when the first and the last file were asked for: that is the time which
-counts, the same way for everybody. Each round begins with the same downloads by requests without a queue, and what
-is printed is the ratio to them. The exit status is 1 when something needed is not met.
+A job fetches 1 KiB and hashes it. It needs `pip install -e '.[bench,test]'`, and Debian's
+nginx-light, redis-server and postgresql. nginx, the origin, notes when the first and the last file
+were asked for: the time between them counts for every queue. Each round begins with the same
+downloads by requests without a queue; the ratio to them is printed. The exit status is 1 when a
+requirement is not met.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def main() -> int:
 
 
 def compare(files: dict[str, bytes], threads: int, rounds: int) -> bool:
-    """Let all drain the same jobs in turns, and hold md5light's ratio against those of the others."""
+    """Let all drain the same jobs in turns, and compare md5light's ratio with the others'."""
     drains: dict[str, Callable[[Origin], None]] = {
         "md5light": lambda origin: drain_ours(origin, threads),
         "md5light, PostgreSQL": lambda origin: drain_ours(origin, threads, postgresql=True),
@@ -197,7 +198,7 @@ def compare(files: dict[str, bytes], threads: int, rounds: int) -> bool:
     )
 
 
-# --- the origin's view -----------------------------------------------------------------------------------------
+# --- the origin's view ----------------------------------------------------------------------------
 
 
 class Origin:
@@ -234,7 +235,7 @@ def rate(files: dict[str, bytes], work: Callable[[Origin], object]) -> float:
         return (len(times) - 1) / (times[-1] - times[0])
 
 
-# --- who drains ------------------------------------------------------------------------------------------------
+# --- who drains -----------------------------------------------------------------------------------
 
 
 def drain_ours(origin: Origin, threads: int, *, postgresql: bool = False) -> None:

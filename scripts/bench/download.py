@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Time the download of a large file against `curl -s URL | openssl md5`, and weigh the process that does it.
+"""Time the download of a large file against `curl -s URL | openssl md5`, and measure its memory.
 
-nginx (Debian's package) serves the file on loopback, over http and https, as a process of its own with temporary
-files. Further digests are computed in the same pass: the rates of one, two and all four are printed. Each figure is
-printed with what is needed; the exit status is 1 when something needed is not met.
+nginx (Debian's package) serves the file on loopback, over http and https, as a process of its own
+with temporary files. Further digests are computed in the same pass: the rates of one, two and all
+four are printed. Each figure is printed with its requirement; the exit status is 1 when one is not
+met.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import trustme
 from loopback import figure, nginx, python
 
-#: wall time of the job by that of curl and openssl in a pipe, and the peak of a worker with eight slots
+#: wall time of the job by that of curl and openssl in a pipe; the peak of a worker with 8 slots
 MOST_RATIO = 0.9
 MOST_MEGABYTES = 64
 
@@ -34,7 +35,8 @@ import ipaddress, pathlib, sys, threading, time
 from md5light.config import DownloadConfig
 from md5light.download.downloader import Downloader, Transfer
 url, ca_file, count, digests = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
-downloader = Downloader(DownloadConfig(allow_networks=(ipaddress.ip_network("127.0.0.1"),), ca_file=ca_file))
+loopback = ipaddress.ip_network("127.0.0.1")
+downloader = Downloader(DownloadConfig(allow_networks=(loopback,), ca_file=ca_file))
 results = []
 def run():
     results.append(downloader.download(url, Transfer(), digests=digests).md5)

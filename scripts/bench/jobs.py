@@ -1,36 +1,59 @@
 #!/usr/bin/env python3
-"""Measure the queue: how fast jobs are stored, drained and told, and what an idle service costs.
+"""Measure the queue: how fast jobs are stored and drained, and what an idle service costs.
 
-nginx (Debian's package) is the origin, on loopback. Each figure is printed with what is needed; the exit status is 1
-when something needed is not met.
+nginx (Debian's package) is the origin, on loopback. Each figure is printed with its requirement;
+the exit status is 1 when one is not met.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import http.client
 import os
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import psycopg
 from loopback import ROOT, figure, python, serving
 
 sys.path.insert(0, str(ROOT))
 
+from md5light.finding import MD5_ALONE
 from md5light.queue import open_database
 from md5light.queue.jobs import SUBMIT
+from tests.postgresql import PostgreSQLServer
 from tests.service import Command, Service
 
 FILES = 3000
 
-#: downloads the URLs of its standard input with as many threads as its argument says; prints begin and end
+#: many jobs: pools, jobs stored at once, such portions in a round, jobs of which one is slow
+POOLS = 4
+PORTION = 5000
+PORTIONS_A_ROUND = 7
+SLOW_EVERY = 500
+
+BULK_COLUMNS = "   s    done  updates  in place  dead rows  vacuums  table MiB  indexes MiB"
+BULK_LINE = "{:4.0f} {:7} {:8} {:9} {:10} {:8} {:10.1f} {:12.1f}"
+BULK_STATE = """
+    select (select count(*) from jobs where finished_at is null),
+        (select count(*) from jobs where finished_at is not null),
+        n_tup_upd, n_tup_hot_upd, n_dead_tup, autovacuum_count,
+        pg_relation_size(relid) / 1048576.0, pg_indexes_size(relid) / 1048576.0
+    from pg_stat_user_tables where relname = 'jobs'
+"""
+
+#: downloads the URLs of its standard input in as many threads as told; prints begin and end
 BARE = """
 import hashlib, sys, threading, time, requests
 urls = sys.stdin.read().split()
@@ -58,12 +81,13 @@ from md5light.cli import server
 server()
 """
 
-#: posts URL to PORT over CONNECTIONS kept connections for SECONDS, and prints how many were answered a second
+#: posts URL to PORT over CONNECTIONS kept connections for SECONDS; prints the answers a second
 SUBMITTING = """
 import socket, sys, threading, time
 port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 body = b"url=" + sys.argv[4].encode()
-request = b"POST /submit HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/x-www-form-urlencoded\\r\\n"
+request = b"POST /submit HTTP/1.1\\r\\nHost: localhost\\r\\n"
+request += b"Content-Type: application/x-www-form-urlencoded\\r\\n"
 request += b"Content-Length: %d\\r\\n\\r\\n%s" % (len(body), body)
 counts = []
 def run():
@@ -95,17 +119,17 @@ def main() -> int:
         "names",
         nargs="*",
         choices=[[], *MEASURES],
-        help=f"what to measure, all unless told: {' '.join(MEASURES)}",
+        help=f"what to measure (default: all): {' '.join(MEASURES)}",
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="each is measured so often (default: %(default)s)"
+        "--rounds", type=int, default=3, help="measurements of each (default: %(default)s)"
     )
     arguments = parser.parse_args()
     met = [MEASURES[name](arguments.rounds) for name in arguments.names or MEASURES]
     return 0 if all(met) else 1
 
 
-# --- drain -----------------------------------------------------------------------------------------------------
+# --- drain ----------------------------------------------------------------------------------------
 
 
 def drain(rounds: int) -> bool:
@@ -120,20 +144,18 @@ def drain(rounds: int) -> bool:
                 bare.append(bare_rate(urls, threads))
                 ours.append(drain_rate(urls, threads))
             rates = statistics.median(bare), statistics.median(ours)
-            print(
-                f"2 x {threads}: bare requests {rates[0]:.0f} files/s, drained {rates[1]:.0f} jobs/s"
-            )
+            print(f"2 x {threads}: bare {rates[0]:.0f} files/s, drained {rates[1]:.0f} jobs/s")
             ratio = statistics.median(our / their for our, their in zip(ours, bare, strict=True))
             met.append(figure(f"2 x {threads}: drained by bare requests", ratio, 0.8, least=True))
     return all(met)
 
 
 def bare_rate(urls: list[str], threads: int) -> float:
-    processes = [python(BARE, threads, stdin=-1) for _ in range(2)]
-    for number, process in enumerate(processes):
-        process.stdin.write("\n".join(urls[number::2]))
-        process.stdin.close()
-    times = [[float(word) for word in process.stdout.read().split()] for process in processes]
+    processes = [python(BARE, threads, stdin=subprocess.PIPE) for _ in range(2)]
+    lists = ["\n".join(urls[number::2]) for number in range(2)]
+    with ThreadPoolExecutor() as feeding:
+        printed = list(feeding.map(lambda each, fed: each.communicate(fed)[0], processes, lists))
+    times = [[float(word) for word in line.split()] for line in printed]
     return len(urls) / (max(end for _, end in times) - min(begin for begin, _ in times))
 
 
@@ -143,21 +165,24 @@ def drain_rate(urls: list[str], threads: int) -> float:
         fill(str(drained.database), urls)
         assert drained.start("worker", "--burst").process.wait() == 0
         with contextlib.closing(sqlite3.connect(drained.database)) as database:
-            sql = "select count(*), max(finished_at) - min(started_at) from jobs where status = 'done'"
-            count, seconds = database.execute(sql).fetchone()
+            count, seconds = database.execute(
+                "select count(*), max(finished_at) - min(started_at) from jobs"
+                " where status = 'done'"
+            ).fetchone()
         assert count == len(urls)
-        return count / seconds
+        return len(urls) / float(seconds)
 
 
 def fill(location: str, urls: list[str]) -> None:
     """Store a job for each of `urls` at once."""
     row = {"host": "127.0.0.1", "email": None, "client": None, "max_attempts": 5}
+    row |= {"turn": None, **MD5_ALONE._asdict()}
     with contextlib.closing(open_database(location, durable=False)) as database:
         rows = [{**row, "id": str(uuid.uuid4()), "url": url} for url in urls]
         database.write(lambda opened: opened.run_many(SUBMIT, rows))
 
 
-# --- submit ----------------------------------------------------------------------------------------------------
+# --- submit ---------------------------------------------------------------------------------------
 
 
 def submit(rounds: int) -> bool:
@@ -175,9 +200,8 @@ def submit(rounds: int) -> bool:
             )
             ours.commands.append(theirs)
             forgotten.append(submit_rate(theirs))
-    print(
-        f"submissions/s: {statistics.median(stored):.0f}, without storing {statistics.median(forgotten):.0f}"
-    )
+    rates = statistics.median(stored), statistics.median(forgotten)
+    print(f"submissions/s: {rates[0]:.0f}, without storing {rates[1]:.0f}")
     ratio = statistics.median(our / their for our, their in zip(stored, forgotten, strict=True))
     return figure("durable submissions by those not stored", ratio, 0.7, least=True)
 
@@ -194,7 +218,7 @@ class ForgetfulServer(Command):
     """A server that stores nothing."""
 
 
-# --- latency ---------------------------------------------------------------------------------------------------
+# --- latency --------------------------------------------------------------------------------------
 
 
 def latency(rounds: int) -> bool:
@@ -229,7 +253,7 @@ def time_to_done(client: http.client.HTTPConnection, url: str) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
-# --- slow servers ----------------------------------------------------------------------------------------------
+# --- slow servers ---------------------------------------------------------------------------------
 
 
 def slow(rounds: int) -> bool:  # noqa: ARG001 - ten seconds tell enough
@@ -250,7 +274,7 @@ def slow(rounds: int) -> bool:  # noqa: ARG001 - ten seconds tell enough
     )
 
 
-# --- the log under load ----------------------------------------------------------------------------------------
+# --- the log under load ---------------------------------------------------------------------------
 
 
 def log(rounds: int) -> bool:
@@ -269,14 +293,14 @@ def log(rounds: int) -> bool:
             time.sleep(0.2)
         print(f"{float(submitting.communicate()[0]):.0f} submissions/s for {seconds} s", flush=True)
         pool.stop()
-    return figure("the write-ahead log meanwhile, at its largest", largest / 2**20, 64, " MiB")
+    return figure("the write-ahead log, at its largest", largest / 2**20, 64, " MiB")
 
 
-# --- at rest ---------------------------------------------------------------------------------------------------
+# --- at rest --------------------------------------------------------------------------------------
 
 
 def idle(rounds: int) -> bool:
-    """Weigh a service at rest, and count what it takes of a core."""
+    """Measure the memory of a service at rest and its share of a core."""
     with service(worker={"processes": 4}) as resting:
         server, pool = resting.start_server(), resting.start_pool()
         time.sleep(3)
@@ -284,9 +308,8 @@ def idle(rounds: int) -> bool:
         before = sum(map(cpu_seconds, pids))
         time.sleep(10 * rounds)
         share = (sum(map(cpu_seconds, pids)) - before) / (10 * rounds)
-        print(
-            f"memory at rest: server {pss(server.process.pid):.0f} MiB, pool {sum(map(pss, pids)):.0f} MiB (PSS)"
-        )
+        memory = pss(server.process.pid), sum(map(pss, pids))
+        print(f"memory at rest: server {memory[0]:.0f} MiB, pool {memory[1]:.0f} MiB (PSS)")
     return figure("an idle pool of 4, of one core", share * 100, 1, " %")
 
 
@@ -303,6 +326,63 @@ def pss(pid: int) -> float:
     )
 
 
+# --- many jobs ------------------------------------------------------------------------------------
+
+
+def bulk(rounds: int) -> bool:
+    """Take many jobs through one PostgreSQL server with several pools, and watch its tables.
+
+    One job of 500 is sent slowly, so that it shows progress while others end. Jobs are stored as
+    fast as they are done, in portions.
+    """
+    files = {f"files/{number}": os.urandom(1024) for number in range(PORTION)}
+    files |= {f"slow/{number}": os.urandom(2**20) for number in range(PORTION // SLOW_EVERY)}
+    order = [*files][:PORTION]
+    order[::SLOW_EVERY] = [*files][PORTION:]
+    settings = {"processes": 2, "threads": 8}
+    with contextlib.closing(PostgreSQLServer()) as server, serving(files) as root:
+        location = server.location()
+        with service(queue={"database": location}, worker=settings) as pools:
+            fill(location, [])
+            for _ in range(POOLS):
+                pools.start_pool()
+            portions = [[f"{root}/{path}" for path in order]] * (PORTIONS_A_ROUND * rounds)
+            with psycopg.connect(location, autocommit=True) as database:
+                feed(database, location, portions)
+                right = done_right(database, root, files)
+    return figure("jobs done at once and right", right, PORTION * len(portions), least=True)
+
+
+def feed(database: psycopg.Connection[Any], location: str, portions: list[list[str]]) -> None:
+    """Store a portion whenever less than one is unfinished; print a line for each, and the rate."""
+    begin, stored = time.monotonic(), 0
+    print(BULK_COLUMNS)
+    while True:
+        row = database.execute(BULK_STATE).fetchone()
+        assert row
+        unfinished, *state = row
+        if stored < len(portions) and unfinished < PORTION:
+            print(BULK_LINE.format(time.monotonic() - begin, *state), flush=True)
+            fill(location, portions[stored])
+            stored += 1
+        elif unfinished == 0:
+            break
+        time.sleep(0.2)
+    seconds = time.monotonic() - begin
+    print(BULK_LINE.format(seconds, *state))
+    print(f"{sum(map(len, portions)) / seconds:.0f} jobs/s")
+
+
+def done_right(database: psycopg.Connection[Any], root: str, files: dict[str, bytes]) -> int:
+    """Return how many jobs were done at their first attempt, with the right MD5."""
+    right = {
+        f"{root}/{path}": hashlib.md5(body, usedforsecurity=False).hexdigest()
+        for path, body in files.items()
+    }
+    rows = database.execute("select url, md5 from jobs where status = 'done' and attempts = 1")
+    return sum(md5 == right[url] for url, md5 in rows)
+
+
 MEASURES: dict[str, Callable[[int], bool]] = {
     "drain": drain,
     "submit": submit,
@@ -310,16 +390,19 @@ MEASURES: dict[str, Callable[[int], bool]] = {
     "slow": slow,
     "log": log,
     "idle": idle,
+    "bulk": bulk,
 }
 
 
 @contextlib.contextmanager
-def service(**settings: dict[str, object]) -> Iterator[Service]:
+def service(
+    worker: Mapping[str, object] | None = None, **settings: Mapping[str, object]
+) -> Iterator[Service]:
     """Give a service with a folder of its own, no limit per host, and the defaults elsewhere."""
-    settings["worker"] = {"per_host": 0, "shutdown_seconds": 5, **settings.get("worker", {})}
+    worker = {"per_host": 0, "shutdown_seconds": 5, **(worker or {})}
     with (
         tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder,
-        Service(Path(folder), **settings) as made,
+        Service(Path(folder), worker=worker, **settings) as made,
     ):
         yield made
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measure how fast each format of a list is read and each form of a manifest is written.
 
-Each runs in a process of its own. Rates are per second of CPU time; memory is the process' peak, less
-what it had before. A list is read from a file, and a manifest is thrown away. Writing includes making
-the entries, once for every time that the form asks for them: the first line says how fast that is.
+Each runs in a process of its own. Rates are per second of CPU time; memory is the process' peak,
+less what it had before. A list is read from a file, and a manifest is thrown away. Writing includes
+making the entries, once for every time that the form asks for them: the first line says how fast
+that is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the benchmarks share: nginx as origin, processes to compare with, and figures printed with their need."""
+"""Shared by the benchmarks: nginx as origin, processes to compare with, the printing of figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ daemon off; master_process off; pid nginx.pid; error_log error.log; worker_rlimi
 events {{ worker_connections 2048; }}
 http {{
     log_format times $msec;
-    access_log {access_log}; sendfile on; keepalive_requests 1000000; etag off; default_type text/plain;
+    access_log {access_log}; sendfile on; keepalive_requests 1000000; etag off;
+    default_type text/plain;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     server {{
@@ -36,7 +37,7 @@ TLS = "listen 127.0.0.1:{https} ssl; ssl_certificate cert.pem; ssl_certificate_k
 
 @contextlib.contextmanager
 def serving(files: dict[str, bytes], times: Path | None = None) -> Iterator[str]:
-    """Serve `files` by path on loopback for the block, those under slow/ at 100 kB/s; yields the URL of the root."""
+    """Serve `files` by path on loopback, those under slow/ at 100 kB/s; yields the root's URL."""
     with tempfile.TemporaryDirectory(prefix="md5light-nginx-") as folder:
         for path, body in files.items():
             file = Path(folder, path)
@@ -48,9 +49,10 @@ def serving(files: dict[str, bytes], times: Path | None = None) -> Iterator[str]
 
 @contextlib.contextmanager
 def nginx(folder: Path, times: Path | None = None) -> Iterator[dict[str, str]]:
-    """Run nginx over `folder` for the block; yields the URL of its root by scheme, https where cert.pem lies there.
+    """Run nginx over `folder`; yields the URL of its root by scheme.
 
-    The Unix time of each request is written into `times`, within a fifth of a second.
+    It serves https where `folder` has a cert.pem. The Unix time of each request is written into
+    `times`, within a fifth of a second.
     """
     ports = {"http": free_port()}
     if (folder / "cert.pem").exists():
@@ -93,11 +95,8 @@ def python(code: str, *arguments: object, **options: object) -> subprocess.Popen
 
 
 def figure(name: str, value: float, need: float, unit: str = "", *, least: bool = False) -> bool:
-    """Print a figure with its need, at most so much unless `least`; tells whether it is met."""
+    """Print a figure with its need, an upper bound unless `least`; returns whether it is met."""
     met = value >= need if least else value <= need
-    bound = "least" if least else "most"
-    print(
-        f"{name}: {value:.3g}{unit}, needed at {bound} {need:g}{unit}: {'met' if met else 'NOT MET'}",
-        flush=True,
-    )
+    bound = f"needed at {'least' if least else 'most'} {need:g}{unit}"
+    print(f"{name}: {value:.3g}{unit}, {bound}: {'met' if met else 'NOT MET'}", flush=True)
     return met

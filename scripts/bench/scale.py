@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Measure whether the queue gets slower as it grows from a thousand jobs to millions.
 
-It fills a table with a million waiting and ten million finished jobs (gigabytes, and minutes), in SQLite and, with
---postgresql, in a server of its own. The exit status is 1 when something needed is not met.
+It fills a table with a million waiting and ten million finished jobs (gigabytes, and minutes), in
+SQLite and, with --postgresql, in a server of its own. The exit status is 1 when a requirement is
+not met.
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ PORTION = 500_000
 HOST = "'host' || (n % 1000) || '.example.com'"
 
 FILL = f"""
-    insert into jobs (id, url, host, status, due_at, attempts, max_attempts, created_at, started_at, finished_at,
-        bytes_done, bytes_total, md5, size, final_url, content_type, last_modified)
-    {{numbers}} select {{uuid}}, 'https://' || {HOST} || '/pub/file-' || n || '.tar.gz', {HOST}, :status,
-        case when :status = 'queued' then :now end, case when :status = 'queued' then 0 else 1 end, 5,
+    insert into jobs (id, url, host, status, due_at, attempts, max_attempts, created_at, started_at,
+        finished_at, bytes_done, bytes_total, md5, size, final_url, content_type, last_modified)
+    {{numbers}} select {{uuid}}, 'https://' || {HOST} || '/pub/file-' || n || '.tar.gz', {HOST},
+        :status, case when :status = 'queued' then :now end,
+        case when :status = 'queued' then 0 else 1 end, 5,
         :now + n * 0.000001, case when :status = 'done' then :now end,
         case when :status = 'done' then :now + n * 0.000001 end,
         1024, 1024, case when :status = 'done' then 'f4afe93ad799484b1d512cc20e93efd1' end, 1024,
-        'https://' || {HOST} || '/pub/file-' || n || '.tar.gz', 'application/gzip', 'Tue, 24 Nov 2026 08:00:00 GMT'
+        'https://' || {HOST} || '/pub/file-' || n || '.tar.gz', 'application/gzip',
+        'Tue, 24 Nov 2026 08:00:00 GMT'
     from numbers
 """
 
@@ -50,8 +53,9 @@ WORDS = {
     "SQLite": {
         "numbers": """with recursive numbers (n) as (select cast(:first as integer) union all
             select n + 1 from numbers where n + 1 < :first + :rows)""",
-        "uuid": """lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) ||
-            '-a' || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))""",
+        "uuid": """lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' ||
+            substr(hex(randomblob(2)), 2) || '-a' || substr(hex(randomblob(2)), 2) || '-' ||
+            hex(randomblob(6)))""",
     },
     "PostgreSQL": {
         "numbers": """with numbers as (select generate_series(cast(:first as bigint),
