@@ -36,11 +36,11 @@ class Wanted(NamedTuple):
 
 MD5_ALONE = Wanted()
 
+#: sizes and digests by name; None where a value is not known
+Values = Mapping[str, int | str | None]
 
-Expected = Mapping[str, "int | str | None"]
 
-
-def differing(expected: Expected, found: Expected) -> list[str]:
+def differing(expected: Values, found: Values) -> list[str]:
     """Return the names of what was expected and found to be something else."""
     return [name for name, value in expected.items() if value not in (None, found.get(name))]
 
@@ -50,7 +50,7 @@ def looks_like_page(content_type: str | None) -> bool:
     return (content_type or "").lower().startswith(("text/html", "application/xhtml"))
 
 
-def differences(expected: Expected, found: Expected, content_type: str | None) -> list[str]:
+def differences(expected: Values, found: Values, content_type: str | None) -> list[str]:
     """Tell in words where a file is not as expected, and that it looks like a page if it does."""
     words = [
         f"{name} is {found.get(name)}, not {expected[name]}" for name in differing(expected, found)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import threading
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from md5light.errors import (
     TemporaryFailure,
     TooMany,
 )
+from md5light.finding import Wanted
 from md5light.job import Hashed, Job
 from md5light.queue import open_database
 from md5light.queue.database import Database
@@ -98,6 +101,22 @@ def test_a_result_is_stored_and_the_next_job_claimed_at_once(queue: Queue, clock
         7,
     )
     assert (done.content_type, done.etag, done.finished_at) == ("text/plain", '"1"', clock())
+
+
+def test_what_is_wanted_stays_with_a_job_until_it_is_found(queue: Queue, clock: Clock) -> None:
+    wanted = Wanted.of(["sha512", "md5", "sha1"], {"sha256": "2" * 64, "size": 7})
+    assert wanted.digests == "sha1 sha256 sha512"
+    job_id = queue.submit(URL, "files.example.com", wanted=wanted)
+    queue.settle(claim(queue), BROKEN)
+    clock.pass_(100)
+    queue.release(claim(queue))
+    job = claim(queue)
+    assert job.further == dict.fromkeys(["sha1", "sha256", "sha512"])
+    assert job.expected == {"size": 7, "sha256": "2" * 64}
+    found: dict[str, Any] = {"sha1": "1" * 40, "sha256": "2" * 64, "sha512": "5" * 128}
+    queue.settle(job, dataclasses.replace(HASHED, **found))
+    done = stored(queue, job_id)
+    assert (done.further, done.check, done.note) == (found, "matched", None)
 
 
 def test_a_claim_not_renewed_is_free_again(queue: Queue, clock: Clock) -> None:
