@@ -208,7 +208,7 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.parametrize(
     ("soft", "hard", "limit", "connections"),
-    [(256, 256, 256, 168), (256, 4096, 1088, 1000), (4096, 4096, 4096, 1000), (40, 40, 40, 32)],
+    [(256, 256, 256, 104), (256, 4096, 1152, 1000), (4096, 4096, 4096, 1000), (40, 40, 40, 32)],
 )
 def test_connections_fit_the_descriptors(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, limit: int, connections: int

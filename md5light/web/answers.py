@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import bottle
@@ -39,7 +41,7 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that is no error; `value` is a job, bytes, or whatever JSON can hold."""
+    """An answer that is no error; `value` is a job, bytes, a file, or whatever JSON can hold."""
 
     status: int
     value: Any
@@ -53,22 +55,37 @@ NOT_FOUND = Answer(404, {"status": "not found"})
 class Problem(Md5lightError):
     """A request is answered with an error; `code` is one of the documented codes of HTTP errors.
 
-    `retry_after` is in seconds.
+    `retry_after` is in seconds; `details` stand beside code and message.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after: float | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        details: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, code=code)
         self.status = status
-        self.code = code
-        self.message = message
+        self.details = details
         self.headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
 
 
 def standard_problem(status: int) -> Problem:
     """Return the problem that `ERRORS` has for `status`."""
     return Problem(status, *ERRORS[status])
+
+
+def list_too_large(max_bytes: int) -> Problem:
+    message = f"The list is larger than {max_bytes:,} bytes; see [server] max_batch_bytes."
+    return Problem(413, "list_too_large", message)
+
+
+def too_many_lists() -> Problem:
+    message = "Too many lists and manifests are being sent at once."
+    return Problem(503, "too_many_lists", message, retry_after=RETRY_AFTER_SECONDS)
 
 
 def to_json(value: object) -> bytes:
@@ -85,12 +102,14 @@ def error_body(code: str, message: str) -> bytes:
 def as_json(outcome: Answer | Problem) -> bottle.HTTPResponse:
     """Render an answer or a problem for programs."""
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store", **outcome.headers}
-    return bottle.HTTPResponse(_body(outcome), outcome.status, headers)
+    return bottle.HTTPResponse(as_json_body(outcome), outcome.status, headers)
 
 
-def _body(outcome: Answer | Problem) -> bytes:
+def as_json_body(outcome: Answer | Problem) -> Any:
+    """Return the body: bytes, or the file that the answer is."""
     if isinstance(outcome, Problem):
-        return error_body(outcome.code, outcome.message)
-    if isinstance(outcome.value, bytes):
+        error = {"code": outcome.code, "message": outcome.message, **outcome.details}
+        return to_json({"error": error})
+    if isinstance(outcome.value, (bytes, io.IOBase)):
         return outcome.value
     return to_json(describe(outcome.value) if isinstance(outcome.value, Job) else outcome.value)

@@ -7,6 +7,7 @@ no part of its documented interface is named in tests/test_http.py.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import functools
 import heapq
@@ -20,14 +21,23 @@ from typing import Any
 
 import waitress
 from waitress import wasyncore
+from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.utilities import Error
 
 from md5light.logs import Log
 from md5light.signals import StopSignals
-from md5light.web.answers import ERRORS, MAX_BODY_BYTES, error_body
+from md5light.web.answers import (
+    ERRORS,
+    MAX_BODY_BYTES,
+    Problem,
+    as_json_body,
+    list_too_large,
+    too_many_lists,
+)
 from md5light.web.middleware import WSGI, StartResponse, observed
 
 log = Log(__name__)
@@ -41,6 +51,19 @@ SILENCE_SECONDS = 2.0
 #: bytes of a request's first line and headers; above it 431
 MAX_HEADER_BYTES = 32 * 1024
 
+#: bytes of a body that are kept in memory; a larger one lies in a temporary file without a name
+MEMORY_BYTES = 64 * 1024
+
+#: bytes of a body beyond its list: the other fields and the marks between them
+LIST_ENVELOPE_BYTES = 64 * 1024
+
+#: lists larger than MEMORY_BYTES that are sent to us or read at once, and manifests that are
+#: written or sent at once: each takes a descriptor and room on the disk
+MAX_LISTS, MAX_MANIFESTS = 16, 48
+
+#: threads that read lists and write manifests
+LIST_THREADS = 4
+
 #: reads of up to 64 KiB before a connection is closed: as much as a proxy takes in of one request
 DRAINED_READS = 16
 
@@ -51,7 +74,7 @@ ACCEPTS = 16
 MAX_CONNECTIONS = 1000
 
 #: descriptors that are not for connections: for each thread, and for the log, pipes and the like
-THREAD_DESCRIPTORS, OTHER_DESCRIPTORS = 8, 24
+THREAD_DESCRIPTORS, OTHER_DESCRIPTORS = 8, 24 + MAX_LISTS + MAX_MANIFESTS
 
 #: shortages of our own when a connection is accepted (accept(2))
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -63,17 +86,27 @@ SHORTAGE_LOG_SECONDS = 60.0
 #: a Host header (RFC 9112, 3.2); two of them come joined by a comma
 HOST = re.compile(r"([A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 
+#: path of a manifest
+MANIFEST = re.compile(r"/batches/[^/]*/manifest")
+
 HEADER_END = b"\r\n\r\n"
 
 
 class HTTPServer:
     """Answers from `app` the requests that come in at `sockets`; the caller turns its loop.
 
-    It has `threads` threads for requests that only read, and as many for those that write.
+    It has `threads` threads for requests that only read, as many for those that write, and some for
+    lists and manifests. `max_list_bytes` bounds a list, 0: there are none.
     """
 
     def __init__(
-        self, app: WSGI, sockets: Iterable[socket.socket], threads: int, signals: StopSignals
+        self,
+        app: WSGI,
+        sockets: Iterable[socket.socket],
+        threads: int,
+        signals: StopSignals,
+        *,
+        max_list_bytes: int = 0,
     ) -> None:
         self._loop: dict[int, Any] = {}
         self._signals = signals
@@ -84,7 +117,8 @@ class HTTPServer:
         entries = list(self._loop.values())
         self._listeners = [entry for entry in entries if isinstance(entry, BaseWSGIServer)]
         for listener in self._listeners:
-            listener.channel_class = _Channel
+            bounds = _Bounds(listener.adj, max_list_bytes, self._loop)
+            listener.channel_class = functools.partial(_Channel, bounds)
             listener.handle_accept = functools.partial(self._accept, listener)
         self._shortage_at = -math.inf
         _Waker(signals, self._loop)
@@ -98,6 +132,7 @@ class HTTPServer:
             connection_limit=2 * MAX_CONNECTIONS,  # _make_room keeps the real one
             max_request_body_size=MAX_BODY_BYTES + 1,  # the first size that is refused
             max_request_header_size=MAX_HEADER_BYTES,
+            inbuf_overflow=MEMORY_BYTES,
             asyncore_use_poll=True,
             ident=None,
             clear_untrusted_proxy_headers=False,  # trusted_proxy decides about them
@@ -191,11 +226,50 @@ def _connections(threads: int) -> int:
     return max(2 * ACCEPTS, min(MAX_CONNECTIONS, limit - others))
 
 
+class _Bounds:
+    """What lists and manifests may take: bytes of a list, and how many of each at once."""
+
+    def __init__(self, adjustments: Any, max_list_bytes: int, loop: dict[int, Any]) -> None:
+        self.max_list_bytes = max_list_bytes
+        #: waitress' settings, for a request with a list
+        self.adjustments = copy.copy(adjustments)
+        self.adjustments.max_request_body_size = max_list_bytes + LIST_ENVELOPE_BYTES + 1
+        self._loop = loop
+
+    def are_reached(self, request: _Parser) -> bool:
+        """Tell whether `request`, which counts itself, is one too many of its kind."""
+        channels = [entry for entry in list(self._loop.values()) if isinstance(entry, _Channel)]
+        if request.has_large_list:
+            return sum(channel.takes_list for channel in channels) > MAX_LISTS
+        return request.wants_manifest and (
+            sum(channel.sends_manifest for channel in channels) > MAX_MANIFESTS
+        )
+
+
+class _TooManyLists(Error):  # type: ignore[misc]
+    """One list or manifest more than there may be at once."""
+
+    code, reason = 503, "Service Unavailable"
+
+
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
     """waitress' parser; it refuses what RFC 9112 refuses, and answers what it refuses."""
 
+    def __init__(self, bounds: _Bounds, adjustments: Any) -> None:
+        super().__init__(adjustments)
+        self.bounds = bounds
+        self.has_list = self.wants_manifest = False
+
+    @property
+    def has_large_list(self) -> bool:
+        return self.has_list and (self.chunked or self.content_length > MEMORY_BYTES)
+
     def received(self, data: bytes) -> int:
+        begins = not self.headers_finished
         consumed: int = super().received(data)
+        if begins and self.headers_finished and self.bounds.are_reached(self):
+            self.error = _TooManyLists("")
+            self.completed = True
         if self.completed:  # refused, or without a body: 100 Continue would make us wait for one
             self.expect_continue = False
         return consumed
@@ -212,6 +286,13 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         if coded and (self.version != "1.1" or "CONTENT_LENGTH" in self.headers):
             # Another server on the way may read its end elsewhere (RFC 9112, 6.1).
             self.headers["CONNECTION"] = "close"
+        self._look_for_lists()
+
+    def _look_for_lists(self) -> None:
+        self.wants_manifest = MANIFEST.fullmatch(self.path) is not None
+        self.has_list = self.path == "/batches" and self.bounds.max_list_bytes > 0
+        if self.has_list:
+            self.adj = self.bounds.adjustments
 
 
 class _Refusal(ErrorTask):  # type: ignore[misc]
@@ -231,9 +312,18 @@ class _Refusal(ErrorTask):  # type: ignore[misc]
         self.write(body)
 
     def _refuse(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:  # noqa: ARG002 - WSGI
-        error = self.request.error
-        start_response(f"{error.code} {error.reason}", [("Content-Type", "application/json")])
-        return [error_body(*ERRORS.get(error.code, ERRORS[500]))]
+        problem = self._problem()
+        headers = [("Content-Type", "application/json"), *problem.headers.items()]
+        start_response(f"{problem.status} {self.request.error.reason}", headers)
+        return [as_json_body(problem)]
+
+    def _problem(self) -> Problem:
+        code = self.request.error.code
+        if code == _TooManyLists.code:
+            return too_many_lists()
+        if code == 413 and self.request.has_list:
+            return list_too_large(self.request.bounds.max_list_bytes)
+        return Problem(code, *ERRORS.get(code, ERRORS[500]))
 
     def _start(self, status: str, headers: list[tuple[str, str]]) -> None:
         self.status = status
@@ -247,10 +337,26 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     """
 
     error_task_class = _Refusal
-    parser_class = _Parser
 
     #: what was read and not parsed yet
     ahead = b""
+
+    def __init__(self, bounds: _Bounds, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.parser_class = functools.partial(_Parser, bounds)
+
+    @property
+    def takes_list(self) -> bool:
+        return any(request.has_large_list for request in self._under_way())
+
+    @property
+    def sends_manifest(self) -> bool:
+        return any(request.wants_manifest for request in self._under_way()) or any(
+            isinstance(buffer, ReadOnlyFileBasedBuffer) for buffer in list(self.outbufs)
+        )
+
+    def _under_way(self) -> list[_Parser]:
+        return [*self.requests, *([self.request] if self.request else [])]
 
     def readable(self) -> bool:
         self._parse()
@@ -299,9 +405,10 @@ def _is_busy(entry: object) -> bool:
 
 
 class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """`count` threads for requests that only read, and as many for those that write.
+    """`count` threads for requests that only read, as many for those that write, some for lists.
 
-    With one queue for all, /check would wait behind a flood of submissions or a locked database.
+    With one queue for all, /check would wait behind a flood of submissions or a locked database,
+    and both behind lists, which take seconds.
     """
 
     def __init__(self, count: int) -> None:
@@ -309,17 +416,22 @@ class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
         # A warning for each request that waits would only add to a flood.
         self.queue_logger.setLevel("ERROR")
         self.set_thread_count(count)
-        self._writing = ThreadedTaskDispatcher()
+        self._writing, self._lists = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
         self._writing.set_thread_count(count)
+        self._lists.set_thread_count(LIST_THREADS)
 
     def add_task(self, channel: HTTPChannel) -> None:
-        if _writes(channel.requests[0]):
+        request = channel.requests[0]
+        if request.error is None and (request.has_list or request.wants_manifest):
+            self._lists.add_task(channel)
+        elif _writes(request):
             self._writing.add_task(channel)
         else:
             super().add_task(channel)
 
     def shutdown(self) -> None:
-        self._writing.shutdown(timeout=DISPATCHER_SECONDS)
+        for threads in (self._lists, self._writing):
+            threads.shutdown(timeout=DISPATCHER_SECONDS)
         super().shutdown(timeout=DISPATCHER_SECONDS)
 
 
