@@ -20,6 +20,7 @@ class Entry(NamedTuple):
     position: int
     #: as Line.sent
     sent: str
+    #: empty where the line could not be read
     url: str
     #: waiting, running, hashed, matched, mismatched, failed or canceled
     status: str

@@ -136,10 +136,13 @@ def _text(line: Callable[[Entry, str], str], manifest: Manifest) -> Iterator[str
     """Write first, as comments, the lines that `line` can't write, then the others."""
     name = NAMES[manifest.names]
     for entry in manifest.entries:
-        if not line(entry, name(entry)):
+        if not entry.url:
+            yield f"# {reason(entry)}: {escape(entry.sent)[1]}\n"
+        elif not line(entry, name(entry)):
             yield f"# {reason(entry)}: {escape(name(entry))[1]}\n"
     for entry in manifest.entries:
-        yield line(entry, name(entry))
+        if entry.url:
+            yield line(entry, name(entry))
 
 
 def _gcs(manifest: Manifest) -> Iterator[str]:
@@ -223,7 +226,7 @@ def _check_names(entries: Iterable[Entry], name: Callable[[Entry], str]) -> None
     urls: dict[int, int] = {}
     for entry in entries:
         url = hash(entry.url)
-        if urls.setdefault(hash(name(entry)), url) != url:
+        if entry.url and urls.setdefault(hash(name(entry)), url) != url:
             raise Refused(
                 "ambiguous_names",
                 f"Line {entry.position} has the same name as a line with another URL.",
