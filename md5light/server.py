@@ -10,6 +10,7 @@ from md5light.config import Config
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
 from md5light.queue import open_database
+from md5light.queue.batches import Batches
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
@@ -37,8 +38,14 @@ def serve(config: Config) -> bool:
     sockets = listening_sockets(config.server.host, config.server.port)
     queue, totals = Queue.configured(database, config), Totals(database)
     health = Health(queue, totals)
-    app = make_app(queue, totals, health, config)
-    server = HTTPServer(app, sockets, config.server.threads, signals)
+    app = make_app(queue, Batches.configured(database, config), totals, health, config)
+    server = HTTPServer(
+        app,
+        sockets,
+        config.server.threads,
+        signals,
+        max_list_bytes=config.server.max_batch_bytes if config.server.max_batch_lines else 0,
+    )
     health.start()
     log.info("database_opened", database=database.name)
     for each in sockets:

@@ -19,6 +19,7 @@ from md5light.errors import DatabaseUnavailable, QueueFull, Refused, TooMany
 from md5light.job import Job, error_of
 from md5light.logs import Log
 from md5light.mail.addresses import check_address
+from md5light.queue.batches import Batches
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import Totals
 from md5light.web import forms, metrics
@@ -31,6 +32,7 @@ from md5light.web.answers import (
     as_json,
     error_body,
 )
+from md5light.web.batches import BatchAPI
 from md5light.web.health import NO_WORKER, Health, lacks_worker
 from md5light.web.middleware import WSGI, StartResponse, behind, observed, refuse_other_sites
 from md5light.web.page import Page
@@ -45,19 +47,31 @@ OPENAPI = Path(__file__).with_name("openapi.json")
 #: seconds until a client is asked to look at a job again, at most
 LONGEST_POLL_SECONDS = 60
 
+#: status of what is refused for another reason than a malformed request
+STATUSES = {
+    "ambiguous_names": 409,
+    "not_all_done": 409,
+    "too_many_lines": 413,
+    "idempotency_key_reused": 422,
+}
+
 Render = Callable[["Answer | Problem"], bottle.HTTPResponse]
 
 #: looks at a request's environment
 Check = Callable[[dict[str, Any]], None]
 
 
-def make_app(queue: Queue, totals: Totals, health: Health, config: Config) -> WSGI:
-    """Make the WSGI application that answers from `queue` and `totals`."""
+def make_app(
+    queue: Queue, batches: Batches, totals: Totals, health: Health, config: Config
+) -> WSGI:
+    """Make the WSGI application that answers from `queue`, `batches` and `totals`."""
     app = _JSONErrors()
     app.catchall = False  # exceptions are logged and answered by the layer around
     root = urlsplit(config.server.base_url).path
     page = Page(root, config.server.base_url, health)
-    api = _API(queue, totals, config, root)
+    guard = Guard(config.download)
+    api = _API(queue, totals, config, guard, root)
+    batch_api = BatchAPI(batches, guard, config, root)
 
     tokens = Tokens(TokenFile(config)) if config.server.tokens_file else None
 
@@ -75,6 +89,12 @@ def make_app(queue: Queue, totals: Totals, health: Health, config: Config) -> WS
     route("/check", "GET", api.check)
     route("/jobs/<job_id>", "GET", api.show, page.job)
     route("/jobs/<job_id>", "DELETE", api.cancel)
+    if config.server.max_batch_lines:
+        route("/batches", "POST", batch_api.submit)
+    route("/batches/<batch_id>", "GET", batch_api.show)
+    route("/batches/<batch_id>", "DELETE", batch_api.cancel)
+    route("/batches/<batch_id>/manifest", "GET", batch_api.manifest)
+    route("/batches/<batch_id>/retry", "POST", batch_api.retry)
     route("/healthz", "GET", api.health)
     route("/readyz", "GET", api.readiness)
     route("/metrics", "GET", api.metrics)
@@ -118,11 +138,11 @@ def _rendered(
 
 def _problem(error: Problem | Refused | TooMany | QueueFull) -> Problem:
     if isinstance(error, Refused):
-        return Problem(400, error.code, error.message)
+        return Problem(STATUSES.get(error.code, 400), error.code, error.message)
     if isinstance(error, TooMany):
         return Problem(429, error.code, error.message, retry_after=error.retry_after)
     if isinstance(error, QueueFull):
-        return _try_later("queue_full", "Too many jobs are waiting.")
+        return _try_later(error.code, error.message)
     return error
 
 
@@ -154,10 +174,12 @@ class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
 class _API:
     """One method a route; each returns an answer, or raises a Problem or what becomes one."""
 
-    def __init__(self, queue: Queue, totals: Totals, config: Config, root: str) -> None:
+    def __init__(
+        self, queue: Queue, totals: Totals, config: Config, guard: Guard, root: str
+    ) -> None:
         self._queue = queue
         self._totals = totals
-        self._guard = Guard(config.download)
+        self._guard = guard
         self._local_domains = config.smtp.local_domains or not config.smtp.host
         self._root = root
 

@@ -19,6 +19,9 @@ SUBMISSION = ("url", "email", "digests", *EXPECTABLE)
 
 FORM = "application/x-www-form-urlencoded"
 
+#: how most unknown parameters of a submission come about
+NOT_ENCODED = '; was the URL not encoded? curl --data-urlencode "url=…" does it'
+
 #: characters of an unknown name that a message repeats
 SHOWN_CHARACTERS = 100
 
@@ -34,17 +37,17 @@ def submission(request: bottle.BaseRequest) -> dict[str, str]:
     media_type, fields = _body_fields(request)
     for name, _ in fields:
         if name not in SUBMISSION:
-            raise _unknown(name)
+            raise unknown(name, NOT_ENCODED)
     texts = [(name, _text(name, value)) for name, value in fields]
     if media_type == FORM:
         _check_spaces(texts)
-    return _each_once(texts)
+    return each_once(texts)
 
 
 def query(request: bottle.BaseRequest, name: str) -> str:
     """Return the parameter `name` of the query; others are ignored. Raises Refused."""
-    fields = _decoded(request.query_string.encode("latin-1"), errors="replace")
-    return required(_each_once([field for field in fields if field[0] == name]), name)
+    fields = decoded(request.query_string.encode("latin-1"), errors="replace")
+    return required(each_once([field for field in fields if field[0] == name]), name)
 
 
 def required(fields: dict[str, str], name: str) -> str:
@@ -99,11 +102,12 @@ def _body_fields(request: bottle.BaseRequest) -> tuple[str, Fields]:
         return media_type, _multipart_fields(request)
     body = request.body.read()
     if media_type == FORM or not body:
-        return FORM, list(_decoded(body))
+        return FORM, list(decoded(body))
     raise standard_problem(415)
 
 
-def _decoded(form: bytes, errors: str = "strict") -> list[tuple[str, str]]:
+def decoded(form: bytes, errors: str = "strict") -> list[tuple[str, str]]:
+    """Read application/x-www-form-urlencoded. Raises Refused."""
     try:
         text = form.decode(errors=errors)
         return parse_qsl(text, keep_blank_values=True, errors=errors, max_num_fields=100)
@@ -129,12 +133,17 @@ def _json_fields(body: bytes) -> Fields:
     return list(fields)
 
 
-def _unknown(name: str) -> Refused:
-    message = (
-        f"There is no parameter `{_shown(name)}`; was the URL not encoded? "
-        'curl --data-urlencode "url=…" does it.'
-    )
-    return Refused("unknown_parameter", message)
+def unknown(name: str, advice: str = "") -> Refused:
+    """Return the refusal of a parameter that there is not."""
+    return Refused("unknown_parameter", f"There is no parameter `{_shown(name)}`{advice}.")
+
+
+def yes_or_no(fields: dict[str, str], name: str) -> bool:
+    """Return the field `name`, a `yes` or `no`; False where it is missing. Raises Refused."""
+    value = fields.get(name) or "no"
+    if value not in ("yes", "no"):
+        raise Refused(f"invalid_{name}", f"`{name}` is yes or no.")
+    return value == "yes"
 
 
 def _shown(text: str) -> str:
@@ -168,7 +177,8 @@ def _invalid(name: str, message: str) -> Refused:
     return Refused("invalid_digest" if name in ALGORITHMS else f"invalid_{name}", message)
 
 
-def _each_once(texts: list[tuple[str, str]]) -> dict[str, str]:
+def each_once(texts: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the fields by name; raises Refused if one is given twice."""
     fields = dict(texts)
     if len(fields) < len(texts):
         names = [name for name, _ in texts]
