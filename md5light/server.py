@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 
-from md5light.config import Config
+from md5light.config import Config, undecided
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
 from md5light.queue import open_database
@@ -48,6 +48,8 @@ def serve(config: Config) -> bool:
     )
     health.start()
     log.info("database_opened", database=database.name)
+    if reason := undecided(config):
+        log.warning("public_unset", reason=reason)
     for each in sockets:
         log.info("listening", url=url_of(each))
     notify("READY=1", f"STATUS=listening on {url_of(sockets[0])}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import resource
 import socket
@@ -122,6 +121,8 @@ def _file_problem(path: Path) -> str:
 
 def warnings(config: Config) -> Iterator[str]:
     """Name what is allowed but often a mistake."""
+    if problem := configuration.undecided(config):
+        yield problem
     yield from _server_warnings(config.server)
     yield from _worker_warnings(config)
     if not config.queue.database.startswith(POSTGRESQL):
@@ -133,17 +134,10 @@ def warnings(config: Config) -> Iterator[str]:
 
 
 def _server_warnings(server: ServerConfig) -> Iterator[str]:
-    if server.base_url or (_is_loopback(server.host) and not server.trusted_proxy):
+    if server.base_url or (configuration.is_loopback(server.host) and not server.trusted_proxy):
         return
     reason = "trusted_proxy is set" if server.trusted_proxy else f"host = {server.host}"
     yield f"[server] base_url is empty, but {reason}: links in mails go to {server.public_url}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _worker_warnings(config: Config) -> Iterator[str]:
@@ -224,7 +218,7 @@ def _mail_warnings(config: SmtpConfig) -> Iterator[str]:
     if config.security not in USUAL_SECURITY.get(config.port, config.security):
         usual = USUAL_SECURITY[config.port][0]
         yield f"[smtp] port = {config.port} usually wants security = {usual}"
-    if config.username and config.security == "none" and not _is_loopback(config.host):
+    if config.username and config.security == "none" and not configuration.is_loopback(config.host):
         yield "[smtp] security = none: the password is not sent without TLS, so no login succeeds"
     if problem := smtp.unreachable(config, min(config.timeout, REACH_SECONDS)):
         yield (

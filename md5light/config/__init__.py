@@ -11,9 +11,10 @@ from md5light.config.keys import (
     WorkerConfig,
     description,
 )
+from md5light.config.public import undecided
 from md5light.config.reading import DEFAULT_FILE, find, load
 from md5light.config.showing import MASK, masked, show, shown
-from md5light.config.values import Network, Ports, http_url
+from md5light.config.values import Network, Ports, http_url, is_loopback
 
 __all__ = [
     "DEFAULT_FILE",
@@ -31,8 +32,10 @@ __all__ = [
     "description",
     "find",
     "http_url",
+    "is_loopback",
     "load",
     "masked",
     "show",
     "shown",
+    "undecided",
 ]

@@ -72,6 +72,11 @@ class ServerConfig:
         "addresses or networks (CIDR) of the reverse proxy whose X-Forwarded-For, -Host and -Proto "
         "are believed; empty: none",
     )
+    public: bool = _key(
+        values.yes_or_no,
+        "no",
+        "yes: strangers can reach this service; other keys then have other defaults",
+    )
     max_unfinished: int = _key(
         values.integer(1, 10**12), "100000", "jobs waiting or running; above it /submit answers 503"
     )
@@ -81,6 +86,12 @@ class ServerConfig:
         "submissions per client address (IPv6: per /64); each line of a batch counts; "
         "above it 429; "
         "0: no limit",
+    )
+    max_unfinished_per_client: int = _key(
+        values.integer(0, 10**12),
+        "0",
+        "jobs waiting or running of one client (its token, else its address), a batch's at a "
+        "tenth; above it 429; 0: no limit",
     )
     max_batch_lines: int = _key(
         values.integer(0, 10**7), "100000", "lines of one batch; above it 413; 0: no batches (404)"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from md5light.config.keys import SECTIONS, USER_AGENT, Config
+from md5light.config.public import DEFAULTS, SOURCE
 from md5light.config.sources import Setting, Settings, in_environment, in_file, wrong
 from md5light.config.values import absolute
 
@@ -33,6 +34,8 @@ def load(
     file = find(path, environ, default_file)
     folder = file.parent if file else Path()
     settings = _merged(in_file(file) if file else {}, in_environment(environ))
+    if _section("server", settings, folder).public:
+        settings = {**_public_defaults(folder), **settings}
     sections = {name: _section(name, settings, folder) for name in SECTIONS}
     sources = {key: setting.source for key, setting in settings.items()}
     config = Config(**sections, sources=sources)
@@ -62,6 +65,10 @@ def _merged(file: Settings, environment: Settings) -> Settings:
     if PASSWORD in environment or PASSWORD_FILE in environment:
         file = {key: file[key] for key in file if key not in (PASSWORD, PASSWORD_FILE)}
     return {**file, **environment}
+
+
+def _public_defaults(folder: Path) -> Settings:
+    return {key: Setting(text, SOURCE, folder) for key, text in DEFAULTS.items()}
 
 
 def _section(name: str, settings: Settings, folder: Path) -> Any:

@@ -133,6 +133,14 @@ def host(value: str) -> str:
     return value
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine's own; of names only localhost is (RFC 6761)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def host_or_nothing(value: str) -> str:
     return host(value) if value else value
 
