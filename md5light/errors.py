@@ -16,6 +16,7 @@ Md5lightError                  has a code and a message
 └── Failure                    a download or a mail did not succeed
     ├── TemporaryFailure       worth another attempt
     │   ├── OutOfResources     this machine lacked something: the attempt does not count
+│   │   └── NoPlace        enough downloads are connected to the address
     │   └── OperatorFailure    not before the operator has changed something
     └── PermanentFailure       never will
 """
@@ -117,6 +118,16 @@ class Failure(Md5lightError):
     def __init__(self, code: str, message: str, *, detail: str = "") -> None:
         super().__init__(message, code=code)
         self.detail = detail
+        #: code and message that clients are told
+        self.told = (code, message)
+        #: it came before the server had answered
+        self.unanswered = False
+        #: another attempt may be the last one
+        self.last_chance = False
+
+    def disguise(self, code: str, message: str) -> None:
+        """Have clients told something else than the log."""
+        self.told = (code, message)
 
 
 class TemporaryFailure(Failure):
@@ -131,6 +142,10 @@ class TemporaryFailure(Failure):
 
 class OutOfResources(TemporaryFailure):
     """This machine had no file descriptor, memory or thread; that says nothing about the job."""
+
+
+class NoPlace(OutOfResources):
+    """As many downloads as may be are connected to the server's address."""
 
 
 class OperatorFailure(TemporaryFailure):

@@ -280,6 +280,9 @@ def ask(
     [
         ("POST", "/submit", 202),
         ("DELETE", "/jobs/none", 404),
+        ("POST", "/batches", 202),
+        ("DELETE", "/batches/none", 404),
+        ("POST", "/batches/none/retry", 404),
         ("GET", "/metrics", 200),
         ("HEAD", "/metrics", 200),
     ],
@@ -287,7 +290,7 @@ def ask(
 def test_what_changes_something_needs_a_token(
     service: Guarded, method: str, path: str, status: int
 ) -> None:
-    data = {"url": URL} if method == "POST" else None
+    data = {"/submit": {"url": URL}, "/batches": URL}.get(path)
     refused = ask(service, method, path, data=data)
     assert refused.status_code == 401
     assert refused.headers["WWW-Authenticate"] == CHALLENGE
@@ -305,6 +308,8 @@ def test_what_changes_something_needs_a_token(
         ("HEAD", "/", 200),
         ("GET", "/check?id=none", 404),
         ("GET", "/jobs/none", 404),
+        ("GET", "/batches/none", 404),
+        ("GET", "/batches/none/manifest", 404),
         ("GET", "/healthz", 200),
         ("GET", "/readyz", 200),
         ("GET", "/openapi.json", 200),

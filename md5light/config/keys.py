@@ -90,8 +90,8 @@ class ServerConfig:
     max_unfinished_per_client: int = _key(
         values.integer(0, 10**12),
         "0",
-        "jobs waiting or running of one client (its token, else its address), a batch's at a "
-        "tenth; above it 429; 0: no limit",
+        "jobs waiting or running of one client (its token, else its address; IPv6: its /64), a "
+        "batch's at a tenth; above it 429; 0: no limit",
     )
     max_batch_lines: int = _key(
         values.integer(0, 10**7), "100000", "lines of one batch; above it 413; 0: no batches (404)"

@@ -22,7 +22,7 @@ from md5light.download.response import NoAnswer, Response
 from md5light.download.transfer import Transfer
 from md5light.download.urls import URL
 from md5light.download.wire import Limits, Wire
-from md5light.errors import PermanentFailure, TemporaryFailure
+from md5light.errors import NoPlace, PermanentFailure, TemporaryFailure
 from md5light.lookups import Lookups
 
 #: bytes read ahead for status lines, headers and chunk sizes; larger reads go straight to their
@@ -34,10 +34,11 @@ LOOKUPS_PER_SLOT = 4
 
 
 class Connection:
-    """A connection that stands, with what was read ahead from it."""
+    """A connection to `address` that stands, with what was read ahead from it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, address: str = "") -> None:
         self.sock = sock
+        self.address = address
         self._wire = Wire(sock)
         self._reader: io.BufferedReader = io.BufferedReader(self._wire, READ_AHEAD)
 
@@ -137,6 +138,9 @@ class Connections:
         kept = Kept(self._adapter, url)
         request = self._request(url, headers)
         while connection := kept.take():
+            if not transfer.admit([connection.address]):
+                kept.give_back(connection)
+                raise _no_place()
             # A kept connection that the server closed in the meantime says nothing of the server.
             with contextlib.suppress(NoAnswer):
                 return self._ask(kept, connection, request, transfer, limits, reused=True)
@@ -174,9 +178,10 @@ class Connections:
 
     def _open(self, url: URL, transfer: Transfer) -> Connection:
         """Connect to an address that the guard allows and start TLS; each has `connect_timeout`."""
-        addresses = self._resolve(url, transfer)
+        addresses = _admitted(self._resolve(url, transfer), transfer)
         connection = dial.connect(addresses, self._config.connect_timeout, transfer)
         try:
+            address = str(connection.getpeername()[0])
             self._guard.check_connected(connection)
             connection.settimeout(self._config.connect_timeout)
             transfer.hold(connection)
@@ -186,7 +191,7 @@ class Connections:
             transfer.hold()
             connection.close()
             raise
-        return Connection(connection)
+        return Connection(connection, address)
 
     def _start_tls(self, connection: socket.socket, host: str, transfer: Transfer) -> socket.socket:
         try:
@@ -203,3 +208,16 @@ class Connections:
         return self._lookups.run(
             lambda: self._guard.resolve(url), self._config.connect_timeout, transfer
         )
+
+
+def _admitted(addresses: list[dial.AddressInfo], transfer: Transfer) -> list[dial.AddressInfo]:
+    """Leave the addresses that may be tried and at which there is a place; raises NoPlace."""
+    tried = dial.in_turn(addresses)[: dial.MAX_ADDRESSES]
+    admitted = transfer.admit([str(each[4][0]) for each in tried])
+    if not admitted:
+        raise _no_place()
+    return [each for each in tried if each[4][0] in admitted]
+
+
+def _no_place() -> NoPlace:
+    return NoPlace("connection_failed", "Enough downloads are connected to the server's address.")

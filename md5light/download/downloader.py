@@ -165,13 +165,21 @@ class _Attempt:
         """Follow redirects to the answer that counts; its URL is asked from then on."""
         for _ in range(self._config.max_redirects + 1):
             headers = f"{self._coding}{self._cookies.header(self._url)}{self._range}"
-            exchange = self._connections.get(self._url, headers, self._transfer, self._limits)
+            exchange = self._request(headers)
             self._cookies.keep(self._url, exchange.response)
             if not redirects.is_redirect(exchange.response):
                 return exchange
             with exchange:
                 self._follow(exchange)
         raise self._too_many_redirects()
+
+    def _request(self, headers: str) -> Exchange:
+        try:
+            return self._connections.get(self._url, headers, self._transfer, self._limits)
+        except (Failure, OSError) as error:
+            failure = explained(error)
+            failure.unanswered = True
+            raise failure from error
 
     def _follow(self, exchange: Exchange) -> None:
         """Ask where a redirect leads next; its body is not read."""

@@ -188,11 +188,12 @@ class Batches:
         max_unfinished_batches: int = 10**12,
         submits_per_minute: int = 0,
         mails_per_hour: int = 0,
+        unfinished_per_client: int = 0,
     ) -> None:
         self._database = database
         self._max_attempts = max_attempts
         self._max_unfinished = max_unfinished_batches
-        self._limits = Limits(submits_per_minute, mails_per_hour)
+        self._limits = Limits(submits_per_minute, mails_per_hour, unfinished_per_client)
         self._hosts = Hosts(per_host)
         #: results of running batches, and when they were read
         self._results: dict[str, tuple[float, Result]] = {}
@@ -207,6 +208,7 @@ class Batches:
             max_unfinished_batches=config.server.max_unfinished_batches,
             submits_per_minute=config.server.submits_per_minute,
             mails_per_hour=config.smtp.per_recipient_per_hour,
+            unfinished_per_client=config.server.max_unfinished_per_client,
         )
 
     # --- taking a list ----------------------------------------------------------------------------
@@ -244,7 +246,9 @@ class Batches:
             transaction.lock(self._limits.locks(batch["client"], None))
             urls = lines.store(transaction, batch, added, self._max_attempts)
             transaction.run(ADDED, id=batch_id, lines=len(added), urls=urls)
-            over = None if batch["unlimited"] else self._limits.above(transaction, batch["client"])
+            over = self._limits.above(
+                transaction, batch["client"], unlimited=bool(batch["unlimited"])
+            )
             if over:
                 raise over
 
@@ -265,6 +269,7 @@ class Batches:
                 return first
             transaction.run(PUBLISH, id=batch_id, turn=turns.first(transaction))
             self._sweep(transaction, batch_id)
+            totals.add(transaction, totals.submitted([batch["client"]]))
             return _get(transaction, batch_id)
 
         return self._database.write(work)

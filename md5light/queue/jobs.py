@@ -105,11 +105,16 @@ REOPEN = """
         select batch_id from jobs where id = :id and status in ('failed', 'canceled'))
 """
 
+LAST_CHANCE = """
+    update jobs set max_attempts = :attempts + 1
+    where id = :id and token = :token and max_attempts > :attempts + 1
+"""
+
 RETRY = """
     update jobs set status = 'queued', due_at = coalesce(:turn, :now),
         turn = coalesce(:turn, :now), attempts = 0, refusals = 0, refused_at = null,
-        started_at = null, finished_at = null, bytes_done = 0, bytes_total = null,
-        error_code = null, error_message = null
+        max_attempts = :max_attempts, started_at = null, finished_at = null, bytes_done = 0,
+        bytes_total = null, error_code = null, error_message = null
     where id = :id and status in ('failed', 'canceled')
 """
 
@@ -187,11 +192,12 @@ class Queue:
         max_unfinished: int = 10**12,
         submits_per_minute: int = 0,
         mails_per_hour: int = 0,
+        unfinished_per_client: int = 0,
     ) -> None:
         self._database = database
         self._max_attempts = max_attempts
         self._retry_seconds = retry_seconds
-        self._limits = Limits(submits_per_minute, mails_per_hour)
+        self._limits = Limits(submits_per_minute, mails_per_hour, unfinished_per_client)
         self._room = Room(max_unfinished)
         self._hosts = Hosts(per_host)
         self._leases = Leases(
@@ -216,6 +222,7 @@ class Queue:
             max_unfinished=config.server.max_unfinished,
             submits_per_minute=config.server.submits_per_minute,
             mails_per_hour=config.smtp.per_recipient_per_hour,
+            unfinished_per_client=config.server.max_unfinished_per_client,
         )
 
     # --- for clients ------------------------------------------------------------------------------
@@ -302,7 +309,7 @@ class Queue:
         def work(transaction: Transaction) -> int:
             transaction.run_many(REMOVE_UNSENT, [{"id": job_id} for job_id in ids])
             transaction.run_many(REOPEN, [{"id": job_id} for job_id in ids])
-            retried = [job_id for job_id in ids if _retry(transaction, job_id)]
+            retried = [job_id for job_id in ids if self._retry(transaction, job_id)]
             outbox.remove(transaction, "job", retried)
             for _ in retried:
                 transaction.ring()
@@ -414,15 +421,18 @@ class Queue:
         """Return how soon another job may fall due, for workers that found none."""
         return self._database.read(self._leases.seconds_to_next)
 
-    def release(self, job: Job) -> bool:
-        """Give a job back untried; False when this worker no longer held it."""
+    def release(self, job: Job, *, pause: float = 0.0) -> bool:
+        """Give a job back untried, to be taken in `pause` seconds at the earliest.
+
+        False when this worker no longer held it.
+        """
 
         def work(transaction: Transaction) -> bool:
             now = transaction.now()
             row = {
                 **_held(job),
                 **NO_RESULT,
-                **settled("queued", now, due_at=now, untried=1),
+                **settled("queued", now, due_at=now + pause, untried=1),
                 "turn": job.turn,
             }
             self._hosts.lock(transaction, [job.host])
@@ -470,6 +480,13 @@ class Queue:
         clients = (each.client for each, result in stored if not result.refusal)
         totals.add(transaction, totals.submitted(clients))
         return results
+
+    def _retry(self, transaction: Transaction, job_id: str) -> bool:
+        """Make a failed or canceled job wait, in the turn of a new one of its client."""
+        row = transaction.one("select client from jobs where id = :id", id=job_id)
+        turn = turns.following(transaction, row["client"]) if row else None
+        changed = transaction.run(RETRY, id=job_id, turn=turn, max_attempts=self._max_attempts)
+        return changed == 1
 
     def _locks(self, submissions: list[_Submission]) -> set[str]:
         locks = {
@@ -529,6 +546,10 @@ class Queue:
     ) -> tuple[list[str], list[totals.Event]]:
         """Settle jobs whose hosts are locked, and add the mails that this makes owed."""
         now = transaction.now()
+        last = [each.job for each in ended if _is_last_chance(each.outcome)]
+        transaction.run_many(
+            LAST_CHANCE, [{**_held(job), "attempts": job.attempts} for job in last]
+        )
         rows = [self._outcome(each, now, untried) for each in ended]
         held = self._leases.settle(transaction, rows)
         stored = [
@@ -561,13 +582,6 @@ class Queue:
         }
 
 
-def _retry(transaction: Transaction, job_id: str) -> bool:
-    """Make a failed or canceled job wait, in the turn of a new one of its client."""
-    row = transaction.one("select client from jobs where id = :id", id=job_id)
-    turn = turns.following(transaction, row["client"]) if row else None
-    return transaction.run(RETRY, id=job_id, turn=turn) == 1
-
-
 def _newest(status: str | None, code: str | None, host: str | None) -> tuple[str, Row]:
     """Return the statement that selects ids of jobs, and its parameters."""
     wanted: Row = {"status": status, "error_code": code, "host": host}
@@ -578,6 +592,10 @@ def _newest(status: str | None, code: str | None, host: str | None) -> tuple[str
 def _held(job: Job) -> Row:
     """Return the key and the token of a job's row: what the fence compares."""
     return {"id": job.id, "token": job.token}
+
+
+def _is_last_chance(outcome: Hashed | Failure) -> bool:
+    return isinstance(outcome, Failure) and outcome.last_chance
 
 
 def _is_lost(row: Row) -> bool:

@@ -197,11 +197,12 @@ def settled(
     failure: Failure | None = None,
 ) -> Row:
     """Return the parameters common to all settled rows; one that waits has not ended."""
+    code, message = failure.told if failure else (None, None)
     return {
         "status": status,
         "due_at": due_at,
         "finished_at": None if status in WAITING else now,
         "untried": untried,
-        "error_code": failure and failure.code,
-        "error_message": failure and failure.message,
+        "error_code": code,
+        "error_message": message,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -41,10 +42,26 @@ RECIPIENT_LIMIT = """
     order by created_at desc limit 1 offset :limit - 1
 """
 
+UNFINISHED_OF_CLIENT = """
+    select 10 * (
+        select count(*) from jobs where client = :client and finished_at is null
+    ) + (
+        select count(*) from jobs join batches on batches.id = jobs.batch_id
+        where batches.client = :client and batches.status in ('taking', 'running')
+            and jobs.status in ('parked', 'queued', 'running')
+    ) as tenths
+"""
+
+#: a job, of which a batch's job counts a tenth among a client's unfinished ones
+TENTHS = 10
+
 COUNT_UNFINISHED = """
     select count(*) as unfinished from (
         select 1 from jobs where finished_at is null and batch_id is null limit :limit) as counted
 """
+
+#: seconds after which a client with too many unfinished jobs may try again
+UNFINISHED_RETRY_SECONDS = 60.0
 
 #: the part of the room found by a count that may be filled before the next count: far from the
 #: limit counts are rare, near it each submission counts, and 16 servers can't exceed it together
@@ -56,10 +73,11 @@ class Limits(NamedTuple):
 
     submits_per_minute: int
     mails_per_hour: int
+    unfinished_per_client: int = 0
 
     def locks(self, client: str | None, email: str | None) -> Iterator[str]:
         """Name the locks under which `refusal` must run."""
-        if client and self.submits_per_minute:
+        if client and (self.submits_per_minute or self.unfinished_per_client):
             yield f"client {client}"
         if email and self.mails_per_hour:
             yield f"recipient {email.lower()}"
@@ -72,6 +90,8 @@ class Limits(NamedTuple):
             wait = _seconds_to_submit(transaction, client, self.submits_per_minute)
             if wait:
                 return _too_many_submits(wait)
+        if client and self._tenths_left(transaction, client) < TENTHS:
+            return _too_many_unfinished()
         if email and self.mails_per_hour:
             wait = _seconds_to_room(
                 transaction, RECIPIENT_LIMIT, HOUR_SECONDS, self.mails_per_hour, email=email
@@ -85,13 +105,29 @@ class Limits(NamedTuple):
         """Tell whether the client has submitted nothing in the last minute."""
         return not _seconds_to_submit(transaction, client, 1)
 
-    def above(self, transaction: Transaction, client: str) -> TooMany | None:
-        """Return the reason why the client's last lines are too many, if they are."""
-        if self.submits_per_minute and _seconds_to_submit(
-            transaction, client, self.submits_per_minute + 1
+    def above(
+        self, transaction: Transaction, client: str, *, unlimited: bool = False
+    ) -> TooMany | None:
+        """Return the reason why the client's last lines are too many, if they are.
+
+        `unlimited`: they may be more than submits_per_minute.
+        """
+        if self._tenths_left(transaction, client) < 0:
+            return _too_many_unfinished()
+        if (
+            self.submits_per_minute
+            and not unlimited
+            and _seconds_to_submit(transaction, client, self.submits_per_minute + 1)
         ):
             return _too_many_submits(MINUTE_SECONDS)
         return None
+
+    def _tenths_left(self, transaction: Transaction, client: str) -> float:
+        """Return for how many tenths of a job the client has room."""
+        if not self.unfinished_per_client:
+            return math.inf
+        row = transaction.one(UNFINISHED_OF_CLIENT, client=client)
+        return TENTHS * self.unfinished_per_client - int(row["tenths"] if row else 0)
 
 
 class Room:
@@ -124,6 +160,11 @@ class Room:
         """Let a share of the room that was found be filled without a count."""
         with self._changing:
             self._uncounted = int(room * UNCOUNTED_SHARE)
+
+
+def _too_many_unfinished() -> TooMany:
+    message = "Too many jobs of this client are waiting or running."
+    return TooMany("too_many_unfinished", message, UNFINISHED_RETRY_SECONDS)
 
 
 def _too_many_submits(wait: float) -> TooMany:

@@ -11,7 +11,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import re
 import threading
 import time
@@ -25,6 +24,7 @@ from md5light.config import Config
 from md5light.errors import ConfigError
 from md5light.job import BEARER
 from md5light.logs import Log, Outage
+from md5light.subscriber import subscriber
 from md5light.web.answers import RETRY_AFTER_SECONDS, Problem
 
 log = Log(__name__)
@@ -183,18 +183,8 @@ def client_of(environ: Mapping[str, Any]) -> str:
 
 
 def client_address(environ: Mapping[str, Any]) -> str:
-    """Return the IPv4 address, or the /64 of the IPv6 one, that a request came from.
-
-    A /64 is one customer's.
-    """
-    address = str(environ["REMOTE_ADDR"])
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return str(parsed)
-    return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+    """Return the IPv4 address, or the /64 of the IPv6 one, that a request came from."""
+    return subscriber(str(environ["REMOTE_ADDR"]))
 
 
 def _owner(tokens: list[Token], name: str | None, token: bytes) -> str | None:

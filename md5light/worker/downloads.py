@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 
 from md5light.config import Config
 from md5light.download.downloader import Downloader, Transfer
-from md5light.errors import Failure, OutOfResources
+from md5light.errors import Failure, NoPlace, OutOfResources
 from md5light.job import Hashed, Job
 from md5light.logs import Log
 from md5light.queue.database import Listener
 from md5light.queue.jobs import Progress, Queue
+from md5light.queue.peers import Peers
+from md5light.subscriber import subscriber
 from md5light.worker.leases import now
 from md5light.worker.state import POLL_SECONDS, State
+from md5light.worker.strangers import told
 
 log = Log(__name__)
 
 #: attempts after a time-out that wait twice as long as the one before
 PATIENT_ATTEMPTS = 2
+
+#: seconds after which a job that found no place at its server's address looks for one again
+FIRST_PLACE_SECONDS, LONGEST_PLACE_SECONDS = 1.0, 60.0
 
 _Claim = tuple[str, "str | None"]
 
@@ -25,9 +33,9 @@ _Claim = tuple[str, "str | None"]
 class _Running:
     """A job in one of the slots."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, transfer: Transfer) -> None:
         self.job = job
-        self.transfer = Transfer()
+        self.transfer = transfer
         self.since = now()
 
     @property
@@ -39,10 +47,19 @@ class Downloads:
     """Claims jobs, downloads, and stores each outcome together with the next claim."""
 
     def __init__(
-        self, state: State, queue: Queue, config: Config, listener: Listener, *, burst: bool
+        self,
+        state: State,
+        queue: Queue,
+        peers: Peers | None,
+        config: Config,
+        listener: Listener,
+        *,
+        burst: bool,
     ) -> None:
         self._state = state
         self._queue = queue
+        self._peers = peers
+        self._is_public = config.server.public
         self._downloader = Downloader(config.download, connections=config.worker.threads)
         self._listener = listener
         self._burst = burst
@@ -104,12 +121,16 @@ class Downloads:
         running = self._register(job)
         try:
             outcome = state.attempt(lambda: self._download(running), "bad_response")
+            if isinstance(outcome, NoPlace):
+                self._give_back(job, _pause_for_place(job))
+                return None
             if outcome is None or isinstance(outcome, OutOfResources):
                 self._give_back(job)
                 state.pause_in_shortage(outcome)
                 return None
             claim_next = not state.stopping.is_set() and state.leases.are_kept()
-            settled = state.persist(lambda: self._queue.settle(job, outcome, claim_next=claim_next))
+            stored = self._stored(outcome)
+            settled = state.persist(lambda: self._queue.settle(job, stored, claim_next=claim_next))
         finally:
             del self._running[_claim(job)]
         if settled is None:
@@ -124,10 +145,25 @@ class Downloads:
         for older in list(self._running.values()):
             if older.job.id == job.id:
                 older.transfer.stop()
-        running = self._running[_claim(job)] = _Running(job)
+        running = self._running[_claim(job)] = _Running(job, self._transfer(job))
         if self._cutting_short:
             running.transfer.stop()
         return running
+
+    def _transfer(self, job: Job) -> Transfer:
+        if self._peers is None:
+            return Transfer()
+        return Transfer(functools.partial(self._admit, self._peers, job))
+
+    def _admit(self, peers: Peers, job: Job, addresses: list[str]) -> set[str]:
+        """Take the job's place at those addresses that have room; return these."""
+        machines = {address: subscriber(address) for address in addresses}
+        free = self._state.persist(lambda: peers.take(job, machines.values()))
+        return {address for address in addresses if machines[address] in (free or ())}
+
+    def _stored(self, outcome: Hashed | Failure) -> Hashed | Failure:
+        """Return what the queue is told: strangers learn less than the log."""
+        return told(outcome) if self._is_public and isinstance(outcome, Failure) else outcome
 
     def _download(self, running: _Running) -> Hashed:
         job = running.job
@@ -138,8 +174,8 @@ class Downloads:
             patience=_patience(job),
         )
 
-    def _give_back(self, job: Job) -> None:
-        if self._state.persist(lambda: self._queue.release(job)):
+    def _give_back(self, job: Job, pause: float = 0.0) -> None:
+        if self._state.persist(lambda: self._queue.release(job, pause=pause)):
             log.info("released", job=job.id)
         else:
             _log_lost(job)
@@ -165,6 +201,12 @@ def _claim(job: Job) -> _Claim:
 def _patience(job: Job) -> float:
     """Return the factor on the time that a server may be silent: 2 after a time-out, then 4."""
     return 2.0 ** min(job.attempts - 1, PATIENT_ATTEMPTS) if job.error_code == "timed_out" else 1.0
+
+
+def _pause_for_place(job: Job) -> float:
+    """Return after how long a job looks for a place again: the longer it waits, the later."""
+    waited = max(0.0, time.time() - job.created_at)
+    return min(FIRST_PLACE_SECONDS + waited / 4, LONGEST_PLACE_SECONDS)
 
 
 def _log_lost(job: Job) -> None:

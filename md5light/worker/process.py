@@ -10,6 +10,7 @@ from md5light.queue import open_database
 from md5light.queue.database import Listener
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
+from md5light.queue.peers import Peers
 from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
 from md5light.worker.chores import Chore
@@ -60,7 +61,10 @@ class Worker:
         self._outbox = Outbox.configured(self._database, config)
         self._totals = Totals(self._database)
         self._state = State(name, config.queue.lease_seconds)
-        self._downloads = Downloads(self._state, self._queue, config, listener, burst=burst)
+        self._peers = Peers.configured(self._database, config)
+        self._downloads = Downloads(
+            self._state, self._queue, self._peers, config, listener, burst=burst
+        )
         self._mails = Mails(self._state, self._outbox, config, burst=burst)
         self._chores = self._list_chores(purge_after)
 
@@ -113,6 +117,8 @@ class Worker:
             Chore(self._queue.clamp_due_at, HEARTBEAT_SECONDS),
             Chore(self._outbox.clamp_due_at, HEARTBEAT_SECONDS),
         ]
+        if self._peers:
+            chores.append(Chore(self._peers.sweep, PURGE_SECONDS))
         if self._config.queue.retention_days:
             chores.append(Chore(self._purge, PURGE_SECONDS, due_at=now() + purge_after))
         return chores

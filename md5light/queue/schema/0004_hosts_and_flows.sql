@@ -4,6 +4,9 @@
 create index jobs_flow on jobs (client, turn)
 where status = 'queued' and client is not null and turn is not null;
 
+-- How many unfinished jobs a client has.
+create index jobs_of_client on jobs (client) where finished_at is null and client is not null;
+
 -- How often the host refused a job, or asked for rest, without counting an attempt; and when last.
 alter table jobs add column refusals bigint not null default 0;
 alter table jobs add column refused_at double precision;

@@ -168,6 +168,12 @@ REASONS = {
         "That was a lot of files at once. Please go on in a minute.",
         "Слишком много файлов сразу. Продолжите, пожалуйста, через минуту.",
     ),
+    "too_many_unfinished": (
+        "As many of your files are waiting as this service takes from one person. Please go on"
+        " when some are done.",
+        "В очереди уже столько ваших файлов, сколько сервис принимает от одного человека."
+        " Продолжите, когда часть будет готова.",
+    ),
     "too_many_mails": (
         "This mail address has been sent many results lately. Try later, or leave the address out.",
         "На этот адрес недавно ушло много писем. Попробуйте позже или не указывайте адрес.",
