@@ -56,14 +56,24 @@ def postgresql() -> Iterator[PostgreSQLServer]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def template(postgresql: PostgreSQLServer) -> Iterator[str]:
+    """Name of a database with our schema: a copy of it is made much sooner than the schema."""
+    name = "schema"
+    with postgresql.database(name) as location:
+        open_database(location, durable=True).close()
+        yield name
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """What the configuration says of a new database, once of each engine."""
+    """What the configuration says of a database without rows, once of each engine."""
     if request.param == "sqlite":
         yield str(tmp_path / "jobs.sqlite3")
     else:
         server: PostgreSQLServer = request.getfixturevalue("postgresql")
-        with server.database(f"test{uuid.uuid4().hex}") as location:
+        template: str = request.getfixturevalue("template")
+        with server.database(f"test{uuid.uuid4().hex}", template) as location:
             yield location
 
 

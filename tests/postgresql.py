@@ -87,10 +87,10 @@ class PostgreSQLServer:
         return f"postgresql://md5light@{self._address}:{self.port}/{database}"
 
     @contextlib.contextmanager
-    def database(self, name: str) -> Iterator[str]:
-        """Make a database for the block; yields its location."""
+    def database(self, name: str, template: str = "template1") -> Iterator[str]:
+        """Make a database, a copy of `template`, for the block; yields its location."""
         with psycopg.connect(self.location(), autocommit=True) as connection:
-            connection.execute(f'create database "{name}"')
+            connection.execute(f'create database "{name}" template "{template}"')
             yield self.location(name)
             connection.execute(f'drop database "{name}" with (force)')
 

@@ -15,6 +15,8 @@ import requests
 
 from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 #: more than the server holds open at once
 MANY = 1500
 

@@ -39,6 +39,8 @@ from tests.test_cli import run, start
 from tests.upgrade import VERSION
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 HASHED = Hashed(
     "f4afe93ad799484b1d512cc20e93efd1", 7, "http://files.example.com/a", "text/plain", '"1"', None
 )

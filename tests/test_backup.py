@@ -8,10 +8,14 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.origin import Origin
 from tests.service import Service, running
 from tests.test_docs import document, section
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_copy_made_under_load_is_whole_and_serves(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from md5light import __version__, config
 from tests.child import ROOT
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "md5light": ["-m", "md5light"],
     "md5light-server": ["-c", "from md5light.cli import server; server()"],

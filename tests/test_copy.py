@@ -22,6 +22,8 @@ from md5light.queue.totals import Totals
 from tests.conftest import Clock
 from tests.test_cli import run
 
+pytestmark = pytest.mark.slow
+
 HASHED = Hashed(
     "f4afe93ad799484b1d512cc20e93efd1",
     7,

@@ -20,6 +20,8 @@ from tests.service import Service, running
 from tests.test_cli import run
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 BODY = b"the body of a file\n" * 1000
 WRONG = "0" * 64
 

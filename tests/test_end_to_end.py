@@ -21,6 +21,8 @@ from tests.postbox import Postbox
 from tests.service import Service, running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()

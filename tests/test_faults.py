@@ -24,6 +24,8 @@ from tests.origin import Origin, Peer
 from tests.service import Service, running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 URL = "http://files.example.com/a"
 HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, None, None, None)
 
@@ -50,7 +52,6 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         service.submit(URL)
 
 
-@pytest.mark.slow
 def test_a_deleted_database_is_refused_until_new_processes_open_a_new_one(tmp_path: Path) -> None:
     with Origin() as origin, running(tmp_path) as service:
         server, pool = service.commands

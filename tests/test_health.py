@@ -19,6 +19,8 @@ from tests.conftest import Clock
 from tests.service import Service
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 URL = "http://files.example.com/a"
 
 
@@ -79,7 +81,6 @@ def test_without_a_job_nobody_misses_a_worker(
     assert health.no_worker == (end is not Queue.cancel)
 
 
-@pytest.mark.slow
 def test_a_missing_worker_is_told_by_readiness_page_and_log(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         server = service.start_server()
@@ -99,7 +100,6 @@ def test_a_missing_worker_is_told_by_readiness_page_and_log(tmp_path: Path) -> N
         assert "warning" not in requests.get(f"{service.url}/readyz", timeout=10).json()
 
 
-@pytest.mark.slow
 def test_an_outage_of_the_database_is_two_lines(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         server = service.start_server()

@@ -21,6 +21,8 @@ from tests.postgresql import PostgreSQLServer
 from tests.service import Service
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 #: answers each path with the path itself, after a third of a second
 ORIGIN = """
 import http.server, sys, time

@@ -27,8 +27,6 @@ from tests.mails import MESSAGE, RECIPIENT, SENDER
 from tests.postbox import HANG_UP, SILENCE, Drip, Postbox, ScriptedPostbox, certificates, repeat
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
-
 PASSWORD = "correct horse"
 
 #: every step at which a server that asks for TLS and a login can fail

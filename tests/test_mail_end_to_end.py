@@ -21,7 +21,7 @@ from tests.postbox import HANG_UP, SILENCE, Drip, Postbox, ScriptedPostbox, repe
 from tests.service import Command, Service, running
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+pytestmark = pytest.mark.slow
 
 FILE = "http://files.example.com/a"
 ANN = "ann@example.com"

@@ -18,6 +18,8 @@ import requests
 from tests.origin import Origin
 from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 SITE = Path(__file__).parents[1] / "scripts/nginx.conf"
 
 

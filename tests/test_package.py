@@ -15,6 +15,8 @@ import pytest
 
 import md5light
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

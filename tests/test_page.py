@@ -26,6 +26,8 @@ from tests.origin import Gate, Origin, Peer, Raw, reply
 from tests.postbox import ScriptedPostbox
 from tests.service import Service, running
 
+pytestmark = pytest.mark.slow
+
 BODY = b"0123456789" * 100_000
 HOSTILE = "/<img/src=x/onerror=alert(1)>\"'</title></script><script>alert(1)</script>{{7*7}}%0A%25"
 BROWSER_ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

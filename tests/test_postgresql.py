@@ -36,6 +36,8 @@ from tests.test_cli import run
 from tests.upgrade import FIRST_SCHEMA, VERSION, check_upgraded
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 URL = "http://files.example.com/a"
 HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, None, None, None)
 

@@ -23,6 +23,8 @@ from packaging.utils import canonicalize_name
 
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 #: seconds in which everything starts or stops, however busy the machine is

@@ -9,7 +9,7 @@ import pytest
 
 from tests.child import AS_PID_1, Child, children
 
-pytestmark = pytest.mark.python
+pytestmark = [pytest.mark.slow, pytest.mark.python]
 
 COUNTING = """
 from md5light.signals import StopSignals

@@ -24,6 +24,8 @@ from tests.origin import Origin
 from tests.service import Command, Service
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 UNITS = ROOT / "scripts/systemd"
 SERVICES = ["md5light-server.service", "md5light-worker.service"]
