@@ -66,8 +66,12 @@ class Client:
 
     def __init__(self, ca_file: str = "") -> None:
         self._ca_file = ca_file
-        # Made once: loading the certificates costs more than a small download.
-        self._context = _context(ca_file)
+
+    # Made once and when needed: to load the certificates takes 50 ms, more than a small download.
+
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
+        return _context(self._ca_file)
 
     @functools.cached_property
     def _any_name(self) -> ssl.SSLContext:
@@ -82,7 +86,8 @@ class Client:
         Raises what `explain` explains, or another OSError where the connection broke.
         """
         # OpenSSL matches no name with an underscore to a wildcard, unlike curl and browsers.
-        context = self._any_name if "_" in host else self._context
+        odd = "_" in host
+        context = self._any_name if odd else self._context
         # Without TLS's own end, an end is an error: anybody can make one in the middle of a body.
         tls = context.wrap_socket(
             connection,
@@ -93,7 +98,7 @@ class Client:
         try:
             interrupt.hold(tls)
             tls.do_handshake()
-            if context is not self._context:
+            if odd:
                 _check_name(tls, host)
         except BaseException:
             interrupt.hold()

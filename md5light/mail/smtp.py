@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
 import re
 import smtplib
@@ -49,16 +48,13 @@ class Smtp:
         self._config = config
         self._login = Login(config.username, config.password)
         self._lookups = Lookups(MAX_LOOKUPS)
+        self._tls = tls.Client(config.ca_file)
         self._deadlines = Deadlines(EXCHANGE_TIMEOUTS * config.timeout)
         self._smtp: smtplib.SMTP | None = None
         self._interrupt = Interrupt()
         self._stopped = False
         self._step = ""
         self._on_step: Callable[[str], object] = lambda _: None
-
-    @functools.cached_property
-    def _tls(self) -> tls.Client:
-        return tls.Client(self._config.ca_file)  # takes 50 ms, and not every server has TLS
 
     def deliver(
         self, message: EmailMessage, recipient: str, on_step: Callable[[str], object]
