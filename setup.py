@@ -17,7 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["md5light", "md5light.*"]),
-    # Whatever lies beside the modules and is not one.
+    # All files beside the modules.
     package_data={
         "": ["py.typed", *(f"**/*.{kind}" for kind in ("sql", "json", "html", "css", "js", "svg"))]
     },
@@ -61,7 +61,7 @@ setup(
             "playwright",
             # axe-core, without a download: what it finds would keep somebody from using the page.
             "axe-playwright-python",
-            # Lists with whatever names there can be: what is written must be read again.
+            # Lists with all names that there can be: what is written must be read again.
             "hypothesis",
             # Two programs that read manifests and write lists.
             "bagit",

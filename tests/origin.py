@@ -141,7 +141,7 @@ class Origin:
                 _shut(connection)
 
     def hang_up(self) -> None:
-        """Stop listening: whoever connects from now on is refused."""
+        """Stop listening: connections from now on are refused."""
         self._closed = True
         _shut(self._listener)
         self._listener.close()

@@ -160,7 +160,7 @@ def test_a_deadline_covers_redirects_and_resumption(origin: Origin) -> None:
 
 @contextlib.contextmanager
 def deaf_listener() -> Iterator[int]:
-    """A port whose queue of connections is full: whoever connects hears nothing."""
+    """A port whose queue of connections is full: a client that connects hears nothing."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -396,7 +396,7 @@ def test_a_jobs_page_tells_when_its_mail_has_gone(
 
 
 def refreshes(url: str) -> bool:
-    """Tell whether the page would be loaded anew without a script."""
+    """Tell whether the page would be loaded again without a script."""
     return "http-equiv" in requests.get(url, headers={"Accept": BROWSER_ACCEPT}, timeout=10).text
 
 

@@ -1,4 +1,4 @@
-"""Redirects: each hop is judged, none is read; cookies come back to whoever set them."""
+"""Redirects: each hop is judged, none is read; cookies go back to the host that set them."""
 
 from __future__ import annotations
 
