@@ -11,12 +11,15 @@ import io
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from md5light import __version__, config, exits, logs
 from md5light.config import Config
+from md5light.finding import ALGORITHMS
 from md5light.job import STATUSES
+from md5light.lists.reading import FORMATS
+from md5light.lists.writing import FORMS, NAMES
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -33,13 +36,7 @@ SUBMISSION = 'curl --data-urlencode "url=https://example.org/file" http://127.0.
 
 def server() -> None:
     """Run `md5light-server`."""
-    parser = _parser(
-        "md5light-server",
-        "Answer HTTP requests: take URLs, tell MD5s.",
-        f"md5light-server --config /etc/md5light/config.ini --port 8080\nthen: {SUBMISSION}",
-    )
-    _add_key(parser, "server", "host")
-    _add_key(parser, "server", "port")
+    parser = parsers()["md5light-server"]
     arguments = _parse(parser)
 
     def run(config: Config) -> bool:
@@ -52,14 +49,7 @@ def server() -> None:
 
 def worker() -> None:
     """Run `md5light-worker`."""
-    parser = _parser(
-        "md5light-worker",
-        "Work the queue: a pool of processes that download, hash and send mails.",
-        "md5light-worker --config /etc/md5light/config.ini --processes 4",
-    )
-    _add_key(parser, "worker", "processes")
-    _add_key(parser, "worker", "threads")
-    parser.add_argument("--burst", action="store_true", help="work until nothing is due, then exit")
+    parser = parsers()["md5light-worker"]
     arguments = _parse(parser)
 
     def run(config: Config) -> bool:
@@ -74,16 +64,17 @@ def worker() -> None:
 def main() -> None:
     """Run `md5light`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a KeyboardInterrupt, from here on
-    parser = _parser("md5light", "Administer md5light.", "md5light jobs list --status failed")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_config(commands)
-    _add_jobs(commands)
-    _add_mail(commands)
-    _add_queue(commands)
-    _add_token(commands)
-    _command(commands, "stats", "tell what goes on and what has been counted", "stats --json")
+    parser = parsers()["md5light"]
     arguments = _parse(parser)
+    arguments.execute(parser, arguments)
 
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the three commands by name."""
+    return {parser.prog: parser for parser in (_md5light(), _server(), _worker())}
+
+
+def _administer(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     def run(config: Config) -> None:
         from md5light import admin
 
@@ -91,6 +82,17 @@ def main() -> None:
         command(config, arguments)
 
     _run(parser, arguments, run)
+
+
+def _speak_http(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Run a verb: it needs neither a configuration nor a database."""
+    _check_lists(arguments)
+    with exits.reported(parser.prog):
+        logs.setup(Config().log, verbose=arguments.verbose)
+        from md5light import client
+
+        verb: Callable[[argparse.Namespace], int] = getattr(client, arguments.run)
+        sys.exit(verb(arguments))
 
 
 def _run(
@@ -110,7 +112,182 @@ def _run(
         sys.exit(1 if run(loaded) is False else 0)
 
 
-# --- the commands of the administration -----------------------------------------------------------
+def _check_lists(arguments: argparse.Namespace) -> None:
+    """Exit with the usage unless a verb that takes lists has one: a terminal is none."""
+    lists, bag = getattr(arguments, "lists", ["-"]), getattr(arguments, "bag", None)
+    if lists and bag:
+        arguments.error("--bag takes no other lists")
+    if not lists and not bag and sys.stdin.isatty():
+        arguments.error("name a list, a URL, or - for standard input")
+
+
+# --- their arguments ------------------------------------------------------------------------------
+
+
+def _server() -> argparse.ArgumentParser:
+    parser = _parser(
+        "md5light-server",
+        "Answer HTTP requests: take URLs, tell MD5s.",
+        f"md5light-server --config /etc/md5light/config.ini --port 8080\nthen: {SUBMISSION}",
+    )
+    _add_key(parser, "server", "host")
+    _add_key(parser, "server", "port")
+    return parser
+
+
+def _worker() -> argparse.ArgumentParser:
+    parser = _parser(
+        "md5light-worker",
+        "Work the queue: a pool of processes that download, hash and send mails.",
+        "md5light-worker --config /etc/md5light/config.ini --processes 4",
+    )
+    _add_key(parser, "worker", "processes")
+    _add_key(parser, "worker", "threads")
+    parser.add_argument("--burst", action="store_true", help="work until nothing is due, then exit")
+    return parser
+
+
+def _md5light() -> argparse.ArgumentParser:
+    purpose = "Have files on the Internet hashed and verified; administer md5light."
+    parser = _parser("md5light", purpose, "md5light verify MD5SUMS --base https://example.org/iso/")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    _add_verbs(commands)
+    verbs = set(commands.choices)
+    _add_config(commands)
+    _add_jobs(commands)
+    _add_mail(commands)
+    _add_queue(commands)
+    _add_token(commands)
+    _command(commands, "stats", "tell what goes on and what has been counted", "stats --json")
+    nouns = set(commands.choices) - verbs
+    parser.usage = "%(prog)s [-h] [--version] [--config FILE] [-v] COMMAND ..."
+    _list(parser, commands, "verbs, which speak HTTP to a server (--server)", verbs)
+    _list(parser, commands, "nouns, which open the database (--config)", nouns)
+    return parser
+
+
+def _list(
+    parser: argparse.ArgumentParser, commands: Commands, title: str, names: Collection[str]
+) -> None:
+    """Describe some of the commands in a group of the help, which argparse has no way to group."""
+    lines = [
+        f"  {name:10}{each.description}" for name, each in commands.choices.items() if name in names
+    ]
+    parser.add_argument_group(title, "\n".join(lines))
+
+
+# --- verbs ----------------------------------------------------------------------------------------
+
+
+def _add_verbs(commands: Commands) -> None:
+    purpose = "submit lists of URLs as one batch, and print its id"
+    submit = _verb(commands, "submit", purpose, "submit list.txt --wait -o MD5SUMS")
+    _add_list(submit)
+    submit.add_argument("--wait", action="store_true", help="wait, then print the manifest")
+    _add_manifest(submit)
+    _add_waiting(submit)
+    purpose = "submit lists with sums, wait, and print as md5sum -c does"
+    example = "verify MD5SUMS --base https://mirror.example.org/iso/"
+    verify = _verb(commands, "verify", purpose, example)
+    _add_list(verify)
+    _add_waiting(verify)
+    purpose = "wait for the end of a batch; the exit code is the verdict"
+    wait = _verb(commands, "wait", purpose, f"wait {AN_ID} -o MD5SUMS --manifest md5sum")
+    _add_batch(wait)
+    _add_manifest(wait)
+    _add_waiting(wait)
+    _add_short_verbs(commands)
+
+
+def _add_short_verbs(commands: Commands) -> None:
+    purpose = "print a batch's manifest as it stands"
+    manifest = _verb(commands, "manifest", purpose, f"manifest {AN_ID} --manifest failed")
+    _add_batch(manifest)
+    _add_manifest(manifest)
+    for name, purpose in {
+        "status": "print what is known of a batch",
+        "retry": "have the failed and canceled lines of a batch tried again",
+        "cancel": "end what is unfinished of a batch",
+    }.items():
+        verb = _verb(commands, name, purpose, f"{name} {AN_ID}")
+        _add_batch(verb)
+        verb.add_argument("--json", action="store_true", help="print JSON, for scripts")
+
+
+def _verb(commands: Commands, name: str, purpose: str, example: str) -> argparse.ArgumentParser:
+    """Add a command that the function of its name in `client` runs."""
+    verb = commands.add_parser(
+        name,
+        description=_sentence(purpose),
+        epilog=f"example: md5light {example}",
+        allow_abbrev=False,
+    )
+    verb.set_defaults(execute=_speak_http, run=name, error=verb.error)
+    verb.add_argument(
+        "--server",
+        metavar="URL",
+        help="the server (else $MD5LIGHT_SERVER, http://127.0.0.1:8080); a user name and password "
+        "in it, or those in ~/.netrc, are sent to it alone",
+    )
+    verb.add_argument(
+        "--cafile", metavar="FILE", help="certificates to trust in addition to the system's"
+    )
+    _add_verbose(verb)
+    return verb
+
+
+def _add_list(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "lists",
+        metavar="URL|FILE|-",
+        nargs="*",
+        help="a URL, which is a line; a file with a list; - for standard input (default)",
+    )
+    verb.add_argument("--bag", metavar="DIR", help="instead of lists: fetch.txt of a BagIt bag")
+    verb.add_argument(
+        "--format", choices=("auto", *FORMATS), default="auto", help="format of the lists (auto)"
+    )
+    verb.add_argument("--base", metavar="URL", help="what relative names are joined to")
+    verb.add_argument(
+        "--digest",
+        action="append",
+        choices=ALGORITHMS,
+        default=[],
+        help="to be computed in addition to MD5; may be given again",
+    )
+    verb.add_argument("--mail", metavar="ADDRESS", help="who gets a mail at the end")
+    verb.add_argument("--name", help="a label for the batch")
+    verb.add_argument(
+        "--skip-invalid", action="store_true", help="keep bad lines as failed, take the others"
+    )
+
+
+def _add_manifest(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "-o", "--output", metavar="FILE", help="where the manifest goes, once it is complete"
+    )
+    verb.add_argument(
+        "--manifest",
+        choices=FORMS,
+        help="format of the manifest (as FILE's name says, else ndjson)",
+    )
+    verb.add_argument("--names", choices=NAMES, help="how the manifest calls the files (url)")
+
+
+def _add_waiting(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--timeout", type=_age, metavar="TIME", help="wait no longer than this, such as 2h or 90s"
+    )
+    verb.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress; of what is well say nothing"
+    )
+
+
+def _add_batch(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("id", metavar="ID", help="id of a batch, as submit printed it")
+
+
+# --- nouns ----------------------------------------------------------------------------------------
 
 
 def _add_config(commands: Commands) -> None:
@@ -247,6 +424,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="INI file (else $MD5LIGHT_CONFIG, /etc/md5light/config.ini)",
     )
+    _add_verbose(parser)
+
+
+def _add_verbose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="log everything"
     )
@@ -273,7 +454,7 @@ def _command(commands: Commands, name: str, purpose: str, example: str) -> argpa
     )
     _add_common(command)
     command.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    command.set_defaults(run=name.replace(" ", "_"))
+    command.set_defaults(execute=_administer, run=name.replace(" ", "_"))
     return command
 
 

@@ -10,6 +10,8 @@ Md5lightError                  has a code and a message
 ├── OwnAddressesUnknown        the guard can't read this machine's addresses: exit 1
 ├── NotDone                    a command failed, or its object does not exist: it exits with 1
 ├── Refused                    a submission is not accepted: 400, a command exits with 2
+├── Unreachable                no md5light answers the client: it exits with 69
+├── OutOfTime                  the client's --timeout has passed: it exits with 75
 ├── TooMany                    a client or a recipient is above its limit: 429
 ├── QueueFull                  there are too many unfinished jobs: 503
 ├── Stopped                    the worker itself ended a download or a delivery
@@ -85,6 +87,18 @@ class Refused(Md5lightError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message, code=code)
+
+
+class Unreachable(Md5lightError):
+    """The client can't reach the server, or what answers is not md5light; one line."""
+
+    code = "unreachable"
+
+
+class OutOfTime(Md5lightError):
+    """The time that the client was given has passed; the batch goes on."""
+
+    code = "out_of_time"
 
 
 class TooMany(Md5lightError):

@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 
-from md5light.errors import ConfigError, Md5lightError, Refused
+from md5light.errors import ConfigError, Md5lightError, OutOfTime, Refused, Unreachable
 
 #: argparse's, too
 EXIT_USAGE = 2
 
-#: EX_CONFIG of sysexits.h
-EXIT_CONFIG = 78
+#: other codes than 1, by the error; those above 2 are of sysexits.h
+CODES = {ConfigError: 78, Refused: EXIT_USAGE, Unreachable: 69, OutOfTime: 75}
 
 #: a shell's code for a command that SIGINT has ended
 EXIT_INTERRUPTED = 130
@@ -35,10 +35,9 @@ def reported(command: str) -> Iterator[None]:
         if not isinstance(error, BrokenPipeError):  # nobody reads on, as with `| head`
             for line in str(error).splitlines():
                 print(f"{command}: {line}", file=sys.stderr)
-        sys.exit(_code(error))
+        sys.exit(code_of(error))
 
 
-def _code(error: Exception) -> int:
-    if isinstance(error, ConfigError):
-        return EXIT_CONFIG
-    return EXIT_USAGE if isinstance(error, Refused) else 1
+def code_of(error: Exception) -> int:
+    """Return the exit code that stands for an error."""
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), 1)

@@ -71,12 +71,12 @@ class Client:
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        return _context(self._ca_file)
+        return make_context(self._ca_file)
 
     @functools.cached_property
     def _any_name(self) -> ssl.SSLContext:
         """Return a context that leaves the name to `_check_name`."""
-        context = _context(self._ca_file)
+        context = make_context(self._ca_file)
         context.check_hostname = False
         return context
 
@@ -131,7 +131,8 @@ def is_cut(error: ssl.SSLError) -> bool:
     return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
-def _context(ca_file: str) -> ssl.SSLContext:
+def make_context(ca_file: str = "") -> ssl.SSLContext:
+    """Make a context that verifies chain and name; raises OSError for a wrong `ca_file`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # chain and name are verified
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("DEFAULT")  # Python's own list has none of what old servers speak

@@ -18,6 +18,7 @@ one that the origin opens at its end, so that nothing hangs. `Origin(tls=context
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -65,6 +66,8 @@ class Peer:
     #: how many requests this connection has carried, this one included
     turn: int
     headers: dict[str, str] = field(default_factory=dict)
+    #: of a request that says its length
+    body: bytes = b""
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -184,8 +187,8 @@ class Origin:
                 connection = self._tls.wrap_socket(raw, server_side=True)
                 with self._lock:
                     self._open.add(connection)
-            for turn, head in enumerate(_heads(connection), 1):
-                if not self._answer(connection, head, turn):
+            for turn, (head, body) in enumerate(_requests(connection), 1):
+                if not self._answer(connection, head, body, turn):
                     break
             if isinstance(connection, ssl.SSLSocket):
                 connection.unwrap()
@@ -193,7 +196,7 @@ class Origin:
             self._open -= {raw, connection}
         connection.close()
 
-    def _answer(self, connection: socket.socket, head: str, turn: int) -> object:
+    def _answer(self, connection: socket.socket, head: str, body: bytes, turn: int) -> object:
         first, *lines = head.split("\r\n")
         path = first.split(" ")[1]
         with self._lock:
@@ -205,7 +208,7 @@ class Origin:
             for name, _, value in (line.partition(":") for line in lines)
         }
         script = self._scripts.get(path) or self._scripts.get(path.partition("?")[0]) or _missing
-        return script(Peer(connection, path, head, number, turn, headers))
+        return script(Peer(connection, path, head, number, turn, headers, body))
 
 
 def _script(answer: bytes | Script) -> Script:
@@ -224,7 +227,8 @@ def _missing(peer: Peer) -> object:
     return peer.reply(b"not here", "404 Not Found")
 
 
-def _heads(connection: socket.socket) -> Iterator[str]:
+def _requests(connection: socket.socket) -> Iterator[tuple[str, bytes]]:
+    """Yield the head and the body of each request."""
     data = b""
     while True:
         while b"\r\n\r\n" not in data:
@@ -233,7 +237,14 @@ def _heads(connection: socket.socket) -> Iterator[str]:
                 return
             data += piece
         head, _, data = data.partition(b"\r\n\r\n")
-        yield head.decode("latin-1")
+        length = re.search(rb"\r\ncontent-length: *([0-9]+)", head, re.IGNORECASE)
+        size = int(length[1]) if length else 0
+        while len(data) < size:
+            if not (piece := connection.recv(65536)):
+                return
+            data += piece
+        yield head.decode("latin-1"), data[:size]
+        data = data[size:]
 
 
 def _shut(connection: socket.socket) -> None:

@@ -1,0 +1,85 @@
+"""Where a manifest goes: to standard output, or to a file that is replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from md5light.lists.writing import FORMS
+
+#: forms that a file's name tells: by its extension, or as in MD5SUMS
+_NAMED_FORMS = ("csv", "md5sum", "sha1sum", "sha256sum", "sha512sum")
+
+Fetch = Callable[[IO[bytes]], None]
+
+
+def check_writable(target: str | None) -> None:
+    """Raise OSError if `target` can't be written, before anybody waits for what goes there."""
+    if target is None:
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise IsADirectoryError(21, os.strerror(21), target)
+    place = path.resolve().parent if _is_replaced(path) else path
+    if not place.exists():
+        raise FileNotFoundError(2, os.strerror(2), str(place))
+    if not os.access(place, os.W_OK):
+        raise PermissionError(13, os.strerror(13), str(place))
+
+
+def form_for(target: str | None) -> str:
+    """Tell which form of a manifest a file of this name has: ndjson unless the name says more."""
+    name = Path(target or "").name.lower()
+    for form in _NAMED_FORMS:
+        if name.endswith(FORMS[form].extension) or name == f"{form}s":
+            return form
+    return "ndjson"
+
+
+def store(fetch: Fetch, target: str | None) -> None:
+    """Have `fetch` write a file, and put it in the place of `target`, None for standard output.
+
+    Nothing changes there if `fetch` fails.
+    """
+    path = Path(target) if target else None
+    if path and _is_replaced(path):
+        _replace(fetch, path.resolve())
+        return
+    with tempfile.TemporaryFile() as file:
+        fetch(file)
+        file.seek(0)
+        with path.open("wb") if path else contextlib.nullcontext(sys.stdout.buffer) as place:
+            shutil.copyfileobj(file, place)
+
+
+def _is_replaced(path: Path) -> bool:
+    """Tell whether it is a file, or none yet, and not a device or a pipe."""
+    return path.is_file() or not path.exists()
+
+
+def _replace(fetch: Fetch, path: Path) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            fetch(file)
+            os.fchmod(descriptor, _mode(path))
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of the file that is there, or of one that is made now."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
