@@ -72,5 +72,5 @@ def check_upgraded(location: str) -> None:
         queue.release(again)
         following = queue.claim("w1")
         assert following
-        assert (following.id, following.turn) == (IDS["aside first"], None)
+        assert (following.id, following.turn) == (IDS["aside first"], 500)
     open_database(location, durable=True).close()
