@@ -313,6 +313,7 @@ def test_a_killed_process_loses_nothing_that_was_committed(path: Path) -> None:
         assert stored(database) == [1]
 
 
+@pytest.mark.slow
 def test_ten_processes_may_open_a_new_file_at_once(path: Path) -> None:
     with ExitStack() as stack:
         children = [stack.enter_context(Child(OPENING, path, number)) for number in range(10)]
@@ -324,6 +325,7 @@ def test_ten_processes_may_open_a_new_file_at_once(path: Path) -> None:
         assert stored(database) == list(range(10))
 
 
+@pytest.mark.slow
 def test_the_log_is_written_back_while_several_processes_write_without_a_pause(path: Path) -> None:
     SQLite(str(path), durable=False).close()
     with Child(BUSY, path) as one, Child(BUSY, path) as other:
@@ -536,6 +538,7 @@ def fill_and_purge(database: SQLite) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_new_file_shrinks_with_its_jobs_and_an_old_one_when_it_is_compacted(path: Path) -> None:
     with closing(SQLite(str(path), durable=False)) as database:
         fill_and_purge(database)

@@ -176,6 +176,7 @@ def test_a_connection_that_does_not_come_times_out() -> None:
         assert failure_of(fetch, f"http://127.0.0.1:{port}/").code == "timed_out"
 
 
+@pytest.mark.slow
 def test_a_handshake_that_drips_times_out() -> None:
     def script(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -672,6 +673,7 @@ print(outcome())
 """
 
 
+@pytest.mark.slow
 def test_a_shortage_of_descriptors_is_told_as_such(origin: Origin) -> None:
     url = origin.serve("/file", b"hello")
     command = [sys.executable, "-c", SHORTAGE, url]

@@ -418,6 +418,7 @@ print(urllib3.__version__, *sums)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["oldest", "newest"])
 def test_loopback_is_refused_on_both_ends_of_the_range_of_urllib3(end: str, tmp_path: Path) -> None:
     setup = (HERE.parent / "setup.py").read_text(encoding="utf-8")

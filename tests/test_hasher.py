@@ -48,7 +48,9 @@ def test_the_tail_and_the_digests_are_those_of_the_stream(
         assert hasher.hexdigests() == every((BIG + BIG)[:done], further)
 
 
-@pytest.mark.parametrize("size", [0, 1, SMALL_PIECE, len(BIG), 30_000_000])
+@pytest.mark.parametrize(
+    "size", [0, 1, SMALL_PIECE, len(BIG), pytest.param(30_000_000, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("rings", [0, 1])
 def test_a_new_stream_forgets_the_one_before(size: int, rings: int) -> None:
     data = BIG * -(-size // len(BIG))

@@ -170,6 +170,7 @@ def peak(chunks: Iterable[bytes]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "chunk"),
     [

@@ -43,6 +43,7 @@ def parsed(text: str) -> dict[str, float]:
     return read
 
 
+@pytest.mark.slow
 def test_the_metrics_tell_what_happened_and_survive_restarts(tmp_path: Path) -> None:
     with Origin() as origin, running(tmp_path, queue={"max_attempts": 1}) as service:
         done = [
@@ -71,6 +72,7 @@ def test_the_metrics_tell_what_happened_and_survive_restarts(tmp_path: Path) -> 
     assert read["md5light_job_duration_seconds_bucket{le=+Inf}"] == 4
 
 
+@pytest.mark.slow
 def test_living_workers_are_counted(tmp_path: Path) -> None:
     with running(tmp_path, "--processes", "2") as service:
         wait_until(lambda: samples(service)["md5light_workers"] == 2)

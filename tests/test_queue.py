@@ -523,6 +523,7 @@ def work_side_by_side(location: str, wins: Path) -> None:
     wins.write_text("\n".join(won))
 
 
+@pytest.mark.slow
 def test_threads_and_processes_claim_side_by_side(location: str, tmp_path: Path) -> None:
     database = open_database(location, durable=False)
     queue = Queue(

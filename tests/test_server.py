@@ -389,6 +389,7 @@ def test_a_request_without_a_body_is_not_waited_for(service: Service) -> None:
         assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_nothing_is_accepted_that_can_not_be_stored(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         service.start_server()

@@ -189,6 +189,7 @@ def test_the_first_byte_has_a_time_of_its_own(origin: Origin) -> None:
     assert origin.connections == 1
 
 
+@pytest.mark.slow
 def test_a_slow_download_ends(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire_module, "WINDOW_SECONDS", 0.3)
     with downloading(min_bytes_per_second=10_000) as fetch:
