@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
+
+from md5light.job import rfc3339
+
+#: what may have become of a line at the end of its batch
+LINE_RESULTS = ("hashed", "matched", "mismatched", "failed", "canceled")
 
 
 class NewBatch(NamedTuple):
@@ -118,3 +123,20 @@ class Result(NamedTuple):
 def mail_id(batch_id: str, ends: int) -> str:
     """Return the subject of the mail that end number `ends` of a batch makes owed."""
     return f"{batch_id}.{ends}"
+
+
+def describe(batch: Batch, result: Result) -> dict[str, object]:
+    """Return everything that clients may know of a batch, so neither its address nor its client."""
+    return {
+        "id": batch.id,
+        "name": batch.name,
+        "status": batch.status,
+        "counts": result.counts._asdict(),
+        "bytes": result.bytes,
+        "errors": [{**asdict(error), "lines": list(error.lines)} for error in result.errors],
+        "created_at": rfc3339(batch.created_at),
+        "finished_at": rfc3339(batch.finished_at),
+        "mail": batch.mail,
+        "format": batch.format,
+        "digests": list(batch.digests),
+    }

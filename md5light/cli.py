@@ -155,6 +155,7 @@ def _md5light() -> argparse.ArgumentParser:
     verbs = set(commands.choices)
     _add_config(commands)
     _add_jobs(commands)
+    _add_batches(commands)
     _add_mail(commands)
     _add_queue(commands)
     _add_token(commands)
@@ -314,7 +315,7 @@ def _add_jobs(commands: Commands) -> None:
     _add_ids(retried, nargs="*")
     canceled = _command(verbs, "jobs cancel", "end unfinished jobs", f"jobs cancel {AN_ID[:8]}")
     _add_ids(canceled)
-    purpose = "remove jobs that ended long ago"
+    purpose = "remove jobs and batches that ended long ago"
     purged = _command(verbs, "jobs purge", purpose, "jobs purge --older-than 30d")
     purged.add_argument(
         "--older-than",
@@ -322,6 +323,19 @@ def _add_jobs(commands: Commands) -> None:
         required=True,
         metavar="AGE",
         help="time since their end, such as 30d, 12h, 15m or 45s",
+    )
+
+
+def _add_batches(commands: Commands) -> None:
+    verbs = _group(commands, "batches", "look at batches", "list|show")
+    listed = _command(verbs, "batches list", "print batches, the newest first", "batches list")
+    _add_limit(listed)
+    purpose = "print all that is known of a batch"
+    shown = _command(verbs, "batches show", purpose, f"batches show {AN_ID[:8]}")
+    shown.add_argument(
+        "id",
+        metavar="ID",
+        help="id of a batch, or an unambiguous beginning of at least 8 characters",
     )
 
 
@@ -336,7 +350,9 @@ def _add_mail(commands: Commands) -> None:
     )
     retried = _command(verbs, "mail retry", "make failed mails new", "mail retry --failed")
     which = retried.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", metavar="ID", nargs="?", help="the job that the mail tells of")
+    which.add_argument(
+        "id", metavar="ID", nargs="?", help="the job or batch that the mail tells of"
+    )
     which.add_argument("--failed", action="store_true", help="all failed mails")
     purpose = "send a mail and tell of each step"
     test = _command(verbs, "mail test", purpose, "mail test you@example.org")

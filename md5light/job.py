@@ -215,7 +215,7 @@ def describe_mail(mail: Mail) -> dict[str, object]:
     error = {"code": mail.error_code, "message": mail.error_message}
     return {
         "kind": mail.kind,
-        "id": mail.subject,
+        "id": mail.subject.partition(".")[0],
         "status": mail.status,
         "attempts": mail.attempts,
         "next_attempt_at": rfc3339(mail.due_at),

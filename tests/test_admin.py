@@ -23,6 +23,7 @@ import pytest
 
 from md5light import admin, config
 from md5light.admin import output
+from md5light.batch import LINE_RESULTS
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
 from md5light.job import STATUSES, Hashed, describe
@@ -646,6 +647,8 @@ def test_stats_count_what_goes_on_and_what_was(
         "finished": {"done": 1, "failed": 1, "canceled": 2},
         "failures": {"http_status": 1},
         "hashed_bytes": 7,
+        "batches": {"running": 0, "done": 0, "canceled": 0},
+        "lines": dict.fromkeys(LINE_RESULTS, 0),
         "mails": {"waiting": 0, "sent": 0, "failed": 0},
         "workers": 1,
     }

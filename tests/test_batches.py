@@ -14,14 +14,19 @@ from md5light.errors import (
     DatabaseUnavailable,
     Failure,
     PermanentFailure,
+    QueueFull,
+    Refused,
     TemporaryFailure,
+    TooMany,
 )
 from md5light.job import Hashed, Job
 from md5light.queue import batches as module
+from md5light.queue import sweeps
 from md5light.queue.batches import Batches
 from md5light.queue.database import Database
 from md5light.queue.jobs import Progress, Queue
 from md5light.queue.outbox import Outbox
+from md5light.queue.totals import Totals
 from tests.conftest import Clock, MakeQueue
 
 HOST = "files.example.com"
@@ -198,6 +203,139 @@ def rows(database: Database) -> dict[str, int]:
         return int(row["n"])
 
     return {table: count(table) for table in ("batches", "lines", "jobs", "outbox")}
+
+
+# --- Idempotency-Key ------------------------------------------------------------------------------
+
+
+def test_a_repeat_with_the_same_key_gives_the_first_answer(batches: Batches) -> None:
+    known = {"client": "c", "idempotency_key": "k", "fingerprint": "f"}
+    assert batches.repeat_of("c", "k", "f") is None
+    batch = submit_urls(batches, 1, **known)
+    assert batches.repeat_of("c", "k", "f") == batch
+    with pytest.raises(Refused) as refused:
+        batches.repeat_of("c", "k", "other")
+    assert refused.value.code == "idempotency_key_reused"
+    assert batches.repeat_of("other", "k", "f") is None
+    assert batches.repeat_of("c", "other", "f") is None
+
+
+@pytest.mark.parametrize("fingerprint", ["f", "other"])
+def test_of_two_lists_with_one_key_that_are_taken_at_once_the_first_counts(
+    batches: Batches, queue: Queue, database: Database, fingerprint: str
+) -> None:
+    new = NewBatch("urls", "c", idempotency_key="k", fingerprint="f")
+    first, second = batches.begin(new), batches.begin(new._replace(fingerprint=fingerprint))
+    batches.add(first, [line(1)])
+    batches.add(second, [line(1), line(2)])
+    batch = batches.publish(first)
+    if fingerprint == "f":
+        assert batches.publish(second) == batch
+    else:
+        with pytest.raises(Refused):
+            batches.publish(second)
+        batches.discard(second)
+    assert batches.newest(9) == [batch]
+    assert len(work(queue)) == 1
+    batches.sweep()
+    assert rows(database) == {"batches": 1, "lines": 1, "jobs": 1, "outbox": 0}
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_only_so_many_batches_are_unfinished(make_batches: MakeBatches, queue: Queue) -> None:
+    batches = make_batches(max_unfinished_batches=2)
+    first = submit_urls(batches, 1)
+    taking = batches.begin(NewBatch("urls", "192.0.2.1"))
+    for _ in range(2):
+        with pytest.raises(QueueFull):
+            batches.begin(NewBatch("urls", "192.0.2.1"))
+    batches.discard(taking)
+    submit_urls(batches, 1)
+    work(queue)
+    assert {ended.id for ended in batches.end_due()} >= {first.id}
+    submit_urls(batches, 1)
+
+
+def test_lines_do_not_count_for_the_room_of_single_jobs(
+    batches: Batches, make_queue: MakeQueue
+) -> None:
+    submit_urls(batches, 50)
+    queue = make_queue(max_unfinished=1)
+    queue.submit(url(1), HOST)
+    with pytest.raises(QueueFull):
+        queue.submit(url(1), HOST)
+
+
+def test_a_batch_counts_once_for_each_of_its_lines(
+    make_batches: MakeBatches, make_queue: MakeQueue, clock: Clock
+) -> None:
+    batches, queue = make_batches(submits_per_minute=5), make_queue(submits_per_minute=5)
+    queue.submit(url(1), HOST, client="c")
+    clock.pass_(10)
+    submit_urls(batches, 3, client="c")
+    clock.pass_(10)
+    queue.submit(url(1), HOST, client="c")
+    refusals: list[Callable[[], object]] = [
+        lambda: queue.submit(url(1), HOST, client="c"),
+        lambda: batches.begin(NewBatch("urls", "c")),
+    ]
+    for refuses in refusals:
+        with pytest.raises(TooMany) as refused:
+            refuses()
+        assert (refused.value.code, refused.value.retry_after) == ("too_many_submits", 40)
+    queue.submit(url(1), HOST, client="other")
+    clock.pass_(40)  # the first one leaves the minute: one more fits, not two
+    batch_id = batches.begin(NewBatch("urls", "c"))
+    batches.add(batch_id, [line(1)])
+    with pytest.raises(TooMany):
+        batches.add(batch_id, [line(2)])
+    batches.discard(batch_id)
+    submit_urls(batches, 1, client="c")
+
+
+def test_the_first_list_in_a_minute_may_go_above_the_limit(
+    make_batches: MakeBatches, make_queue: MakeQueue, clock: Clock
+) -> None:
+    batches, queue = make_batches(submits_per_minute=5), make_queue(submits_per_minute=5)
+    submit_urls(batches, 50, client="c")
+    with pytest.raises(TooMany):
+        queue.submit(url(1), HOST, client="c")
+    with pytest.raises(TooMany):
+        batches.begin(NewBatch("urls", "c"))
+    clock.pass_(60)
+    first, second = batches.begin(NewBatch("urls", "c")), batches.begin(NewBatch("urls", "c"))
+    batches.add(second, [line(1)])
+    batches.add(first, [line(position) for position in range(1, 50)])
+    with pytest.raises(TooMany):
+        batches.add(second, [line(2)])
+    batches.publish(first)
+
+
+def test_a_recipients_share_counts_batches_and_their_retries(
+    make_batches: MakeBatches, make_queue: MakeQueue, clock: Clock
+) -> None:
+    batches, queue = make_batches(mails_per_hour=2), make_queue(mails_per_hour=2)
+    batch = submit_urls(batches, 1, email=EMAIL)
+    work(queue, lambda job: REFUSED)
+    batches.end_due()
+    clock.pass_(3000)
+    queue.submit(url(1), HOST, email=EMAIL.upper())
+    refusals: list[Callable[[], object]] = [
+        lambda: submit_urls(batches, 1, email=EMAIL.upper()),
+        lambda: batches.retry(batch.id),
+        lambda: queue.submit(url(1), HOST, email=EMAIL),
+    ]
+    for refuses in refusals:
+        with pytest.raises(TooMany) as refused:
+            refuses()
+        assert (refused.value.code, refused.value.retry_after) == ("too_many_mails", 600)
+    assert stored(batches, batch).ended
+    clock.pass_(600)
+    assert batches.retry(batch.id)
+    with pytest.raises(TooMany):
+        submit_urls(batches, 1, email=EMAIL)
 
 
 # --- counts and entries ---------------------------------------------------------------------------
@@ -552,15 +690,14 @@ def test_sweeps_go_on_after_a_crash(
     clock: Clock,
 ) -> None:
     """Publish, retry and cancel of seven lines in portions of two, each ended by another one."""
-    monkeypatch.setattr(module, "PORTION", 2)
-    monkeypatch.setattr(module, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr(sweeps, "PORTION", 2)
+    monkeypatch.setattr(sweeps, "SECONDS", 0)
 
     def go_on() -> None:
         for _ in range(portions_before_the_crash):
             batches.sweep()
-        monkeypatch.setattr(module, "SWEEP_SECONDS", 10)
-        assert not batches.sweep()
-        monkeypatch.setattr(module, "SWEEP_SECONDS", 0)
+        while batches.sweep():
+            pass
 
     batch_id = batches.begin(NewBatch("urls", "192.0.2.1"))
     for first in (1, 3, 5, 7):
@@ -584,3 +721,88 @@ def test_sweeps_go_on_after_a_crash(
     go_on()
     assert [ended.status for ended in batches.end_due()] == ["canceled"]
     assert counts(batches, batch) == Counts(total=7, canceled=7)
+
+
+# --- removal --------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_removed_as_a_whole_and_its_jobs_never_apart_from_it(
+    batches: Batches, queue: Queue, outbox: Outbox, database: Database, clock: Clock
+) -> None:
+    batch = submit_urls(batches, 3, email=EMAIL)
+    (first, *_) = (claim(queue) for _ in range(3))
+    queue.settle(first, hashed(first))
+    clock.pass_(1000)
+    assert (queue.purge(999), batches.purge(999)) == (0, 0)
+    queue.free("w1")
+    work(queue)
+    batches.end_due()
+    running = submit_urls(batches, 1)
+    clock.pass_(1000)
+    assert (queue.purge(999), batches.purge(999)) == (0, 0), "its mail is owed"
+    mail = outbox.claim("w1")
+    assert mail
+    outbox.sent(mail)
+    assert (queue.purge(999), batches.purge(1001)) == (0, 0)
+    assert batches.purge(999) == 3
+    assert batches.get(batch.id) is None
+    assert [found.id for found in batches.newest(9)] == [running.id]
+    assert batches.sweep()
+    assert not batches.sweep()
+    assert rows(database) == {"batches": 1, "lines": 1, "jobs": 1, "outbox": 0}
+    assert counts(batches, running) == Counts(total=1, waiting=1)
+
+
+def test_no_batch_expires_while_the_clock_is_days_ahead(
+    batches: Batches, queue: Queue, database: Database, clock: Clock
+) -> None:
+    submit_urls(batches, 2)
+    work(queue)
+    batches.end_due()
+    Totals(database).heartbeat("w1")
+    clock.pass_(40 * 86400)
+    assert batches.purge_expired(30 * 86400) == 0
+    clock.pass_(-40 * 86400 + 1000)
+    assert batches.purge_expired(999) == 2
+
+
+# --- totals ---------------------------------------------------------------------------------------
+
+
+def test_ends_of_batches_and_results_of_lines_are_counted(
+    batches: Batches, queue: Queue, database: Database
+) -> None:
+    totals = Totals(database)
+    batch = submit(batches, [line(1), line(2, size=7), line(3, size=8), line(4)])
+    canceled = submit_urls(batches, 2)
+    batches.cancel(canceled.id)
+    assert totals.snapshot().batches == {"canceled": 1, "running": 1}
+    work(queue, lambda job: REFUSED if job.url == url(4) else hashed(job))
+    batches.end_due()
+    batches.retry(batch.id)
+    work(queue)
+    batches.end_due()
+    snapshot = totals.snapshot()
+    assert snapshot.batches == {"canceled": 1, "done": 2, "running": 0}
+    assert snapshot.lines == {
+        "canceled": 2, "hashed": 2, "matched": 1, "mismatched": 1, "failed": 1
+    }  # fmt: skip
+    assert set(snapshot.finished) == {("done", ""), ("failed", "http_status"), ("canceled", "")}
+
+
+def test_jobs_of_batches_do_not_count_as_jobs_that_wait_long(
+    batches: Batches,
+    queue: Queue,
+    database: Database,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweeps, "PORTION", 1)
+    monkeypatch.setattr(sweeps, "SECONDS", 0)
+    submit_urls(batches, 3)
+    clock.pass_(100)
+    snapshot = Totals(database).snapshot()
+    assert (snapshot.unfinished, snapshot.oldest_waiting_seconds) == ({"queued": 3}, 0)
+    queue.submit(url(1), HOST)
+    clock.pass_(5)
+    assert Totals(database).snapshot().oldest_waiting_seconds == 5

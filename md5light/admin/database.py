@@ -8,6 +8,7 @@ from pathlib import Path
 
 from md5light.admin.access import opened
 from md5light.admin.output import flattened, print_json, print_table
+from md5light.batch import LINE_RESULTS
 from md5light.config import Config, masked
 from md5light.errors import NotDone
 from md5light.queue import open_database
@@ -79,6 +80,10 @@ def _counted(snapshot: Snapshot) -> dict[str, object]:
         "failures": failures,
         "mean_seconds": round(snapshot.duration_seconds / jobs, 3) if jobs else None,
         "hashed_bytes": snapshot.hashed_bytes,
+        "batches": {
+            status: snapshot.batches.get(status, 0) for status in ("running", "done", "canceled")
+        },
+        "lines": {result: snapshot.lines.get(result, 0) for result in LINE_RESULTS},
         "mails": {
             "waiting": snapshot.mails_waiting,
             "sent": snapshot.mails.get("sent", 0),

@@ -6,8 +6,9 @@ import argparse
 import time
 from collections.abc import Callable
 
-from md5light.admin.access import found, queue_of
+from md5light.admin.access import found, opened, queue_of
 from md5light.admin.output import (
+    SHORT,
     age,
     flattened,
     print_json,
@@ -18,10 +19,8 @@ from md5light.admin.output import (
 from md5light.config import Config
 from md5light.errors import NotDone, Refused
 from md5light.job import Job, describe
+from md5light.queue.batches import Batches
 from md5light.queue.jobs import Queue
-
-#: characters of an id in a list for people
-SHORT = 8
 
 #: jobs that are retried in one transaction
 PORTION = 500
@@ -85,11 +84,14 @@ def jobs_cancel(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def jobs_purge(config: Config, arguments: argparse.Namespace) -> None:
-    """Remove jobs that ended long ago, a few in each transaction: the service goes on."""
-    removed = 0
-    with queue_of(config) as queue:
+    """Remove jobs and batches that ended long ago, in short transactions: the service goes on."""
+    with opened(config) as database:
+        queue, batches = Queue.configured(database, config), Batches.configured(database, config)
+        removed = batches.purge(arguments.older_than)
         while rows := queue.purge(arguments.older_than):
             removed += rows
+        while batches.sweep():
+            pass
     _print_count("removed", removed, arguments)
 
 

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from typing import Any
 
-from md5light.admin.access import found, opened
+from md5light.admin.access import found, found_batch, opened
 from md5light.admin.output import print_json, print_table
 from md5light.config import Config
 from md5light.errors import Failure, NotDone
@@ -14,6 +14,8 @@ from md5light.job import describe_mail
 from md5light.mail.addresses import check_address
 from md5light.mail.mailer import Mailer
 from md5light.mail.messages import compose_test
+from md5light.queue.batches import Batches
+from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.text import visible
@@ -55,20 +57,30 @@ def mail_list(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def mail_retry(config: Config, arguments: argparse.Namespace) -> None:
-    """Make failed mails new: that of one job, or all."""
+    """Make failed mails new: that of one job or batch, or all."""
     with opened(config) as database:
         outbox = Outbox.configured(database, config)
         if arguments.failed:
             retried = outbox.retry_failed()
         else:
-            job = found(Queue.configured(database, config), arguments.id)
-            if not outbox.retry(job.id):
-                raise NotDone(f"job {job.id} has no failed mail: its mail is {job.mail}")
+            subject, kind, status = _subject(database, config, arguments.id)
+            if not outbox.retry(subject):
+                raise NotDone(f"{kind} {subject[:36]} has no failed mail: its mail is {status}")
             retried = 1
     if arguments.json:
         print_json({"retried": retried})
     else:
         print(f"{retried} {'mail' if retried == 1 else 'mails'} retried")
+
+
+def _subject(database: Database, config: Config, beginning: str) -> tuple[str, str, str]:
+    """Return the subject of the mail of a job or batch, its kind, and the mail's status."""
+    batches = Batches.configured(database, config)
+    if batches.find(beginning.lower()):
+        batch = found_batch(batches, beginning)
+        return batch.mail_id, "batch", batch.mail
+    job = found(Queue.configured(database, config), beginning)
+    return job.id, "job", job.mail
 
 
 def _row(mail: dict[str, Any]) -> tuple[object, ...]:

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from md5light.text import visible
 
+#: characters of an id in a list for people
+SHORT = 8
+
 
 def print_json(value: object) -> None:
     """Print one line of JSON, keys sorted; in ASCII, which is right in every locale."""

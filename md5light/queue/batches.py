@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from md5light.batch import Batch, Counts, NewBatch, NewLine, Result, mail_id
+from md5light.batch import LINE_RESULTS, Batch, Counts, NewBatch, NewLine, Result, mail_id
 from md5light.config import Config
 from md5light.errors import DatabaseUnavailable, Md5lightError, QueueFull, Refused
 from md5light.finding import Wanted
@@ -22,24 +22,12 @@ from md5light.job import Mail
 from md5light.lists.entry import Entry
 from md5light.queue import lines, outbox, totals, turns
 from md5light.queue.database import Database, Row, Transaction
-from md5light.queue.hosts import Hosts
 from md5light.queue.ids import ID, find
 from md5light.queue.limits import Limits
-
-#: rows that are changed in one transaction
-PORTION = 1000
-
-#: seconds after which a list that does not go on is taken for one whose server died
-SILENT_SECONDS = 30.0
-
-#: seconds that a request, or one beat of a worker, gives to sweeps
-SWEEP_SECONDS = 0.5
+from md5light.queue.sweeps import PORTION, Sweeps
 
 #: seconds for which a process believes the result of a running batch that it has read
 FRESH_SECONDS = 1.0
-
-#: what may have become of a line at the end of its batch
-LINE_RESULTS = ("hashed", "matched", "mismatched", "failed", "canceled")
 
 #: name of the lock under which unfinished batches are counted
 LOCK = "batches"
@@ -64,7 +52,10 @@ WITH_KEY = f"""
     order by created_at, id limit 1
 """
 
-COUNT_UNFINISHED = "select count(*) as batches from batches where status in ('taking', 'running')"
+COUNT_UNFINISHED = """
+    select count(*) as batches from batches
+    where finished_at is null and status in ('taking', 'running')
+"""
 
 BEGIN = """
     insert into batches (id, name, status, format, header, digests, email, client, unlimited,
@@ -87,8 +78,6 @@ PUBLISH = """
 
 DISCARD = "update batches set status = 'removed' where id = :id and status = 'taking'"
 
-DISCARD_SILENT = f"{DISCARD} and touched_at < :before"
-
 CANCEL = """
     update batches set sweep = 'cancel', canceled = 1, touched_at = :now
     where id = :id and status = 'running'
@@ -104,7 +93,7 @@ RETRY = """
 UNFINISHED = "batch_id = batches.id and status in ('queued', 'running', 'parked')"
 
 ENDED = f"""
-    select * from batches where status = 'running' and sweep is null
+    select * from batches where finished_at is null and status = 'running' and sweep is null
         and not exists (select 1 from jobs where {UNFINISHED})
 """
 
@@ -117,57 +106,16 @@ END = f"""
     returning status, email, ends
 """
 
-TO_SWEEP = """
-    select id from batches where finished_at is null and (sweep is not null
-        or status = 'removed' or status = 'taking' and touched_at < :before)
-    order by id
-"""
-
-TAKE_SWEEP = "select * from batches where id = :id for update skip locked"
-
-NEXT_SWEEP = "update batches set sweep = :sweep where id = :id"
-
-ADMIT = """
-    update jobs set status = 'queued', turn = :turn + chosen.number, due_at = :turn + chosen.number
-    from (
-        select id, row_number() over (order by place) - 1 as number from jobs
-        where batch_id = :id and status = 'parked' order by place limit :rows) as chosen
-    where jobs.id = chosen.id
-"""
-
-ADVANCE = "update batches set turn = turn + :admitted where id = :id"
-
-# Those that run come first: they are what costs.
-CANCEL_JOBS = """
-    update jobs set status = 'canceled', due_at = null, turn = null, finished_at = :now,
-        token = null, worker = null
-    where id in (
-        select id from jobs
-        where batch_id = :id and status in ('queued', 'running', 'parked')
-        order by case when status = 'running' then 0 else 1 end, place limit :rows)
-    returning host
-"""
-
-PARK = """
-    update jobs set status = 'parked', attempts = 0, refusals = 0, refused_at = null,
-        started_at = null, finished_at = null, bytes_done = 0, bytes_total = null,
-        error_code = null, error_message = null
-    where id in (
-        select id from jobs where batch_id = :id and status in ('failed', 'canceled') limit :rows)
-"""
-
-REMOVE = "delete from batches where id = :id"
-
 REMOVE_UNSENT = """
     delete from outbox where kind = 'batch' and subject = :subject and status <> 'sent'
 """
 
 PURGE = """
-    update batches set status = 'removed', finished_at = null where id in (
-        select id from batches where finished_at < :before and not exists (
-            select 1 from outbox where kind = 'batch'
-                and subject = batches.id || '.' || batches.ends and outbox.due_at is not null)
-        order by finished_at limit 100)
+    update batches set status = 'removed', finished_at = null
+    where finished_at < :before and not exists (
+        select 1 from outbox where kind = 'batch'
+            and subject = batches.id || '.' || batches.ends and outbox.due_at is not null)
+    returning urls
 """
 
 
@@ -194,7 +142,7 @@ class Batches:
         self._max_attempts = max_attempts
         self._max_unfinished = max_unfinished_batches
         self._limits = Limits(submits_per_minute, mails_per_hour, unfinished_per_client)
-        self._hosts = Hosts(per_host)
+        self._sweeps = Sweeps(database, per_host, max_attempts)
         #: results of running batches, and when they were read
         self._results: dict[str, tuple[float, Result]] = {}
 
@@ -268,7 +216,7 @@ class Batches:
                 transaction.run(DISCARD, id=batch_id)
                 return first
             transaction.run(PUBLISH, id=batch_id, turn=turns.first(transaction))
-            self._sweep(transaction, batch_id)
+            self._sweeps.portion(transaction, batch_id)
             totals.add(transaction, totals.submitted([batch["client"]]))
             return _get(transaction, batch_id)
 
@@ -277,7 +225,7 @@ class Batches:
     def discard(self, batch_id: str) -> None:
         """Remove a batch that will not be published."""
         self._database.write(lambda transaction: transaction.run(DISCARD, id=batch_id))
-        self._sweep_for_a_while([batch_id])
+        self._sweeps.go_on([batch_id])
 
     def repeat_of(self, client: str, key: str, fingerprint: str) -> Batch | None:
         """Return the first batch with this Idempotency-Key; Refused when it was another list."""
@@ -343,12 +291,12 @@ class Batches:
         def work(transaction: Transaction) -> bool:
             canceled = transaction.run(CANCEL, id=batch_id) == 1
             if canceled:
-                self._sweep(transaction, batch_id)
+                self._sweeps.portion(transaction, batch_id)
             return canceled
 
         canceled = bool(ID.fullmatch(batch_id)) and self._database.write(work)
         if canceled:
-            self._sweep_for_a_while([batch_id])
+            self._sweeps.go_on([batch_id])
             self.end_due()
         return canceled
 
@@ -370,12 +318,12 @@ class Batches:
             if refusal:
                 raise refusal
             transaction.run(REMOVE_UNSENT, subject=mail_id(batch_id, batch["ends"]))
-            self._sweep(transaction, batch_id)
+            self._sweeps.portion(transaction, batch_id)
             return True
 
         retried = bool(ID.fullmatch(batch_id)) and self._database.write(work)
         if retried:
-            self._sweep_for_a_while([batch_id])
+            self._sweeps.go_on([batch_id])
         return retried
 
     # --- for administrators -----------------------------------------------------------------------
@@ -392,14 +340,14 @@ class Batches:
         )
 
     def purge(self, older_than_seconds: float) -> int:
-        """Remove up to a hundred batches that ended so long ago; return how many.
+        """Remove the batches that ended so long ago; return how many jobs they had.
 
         Nobody sees them any more, and `sweep` removes their rows. One whose mail is owed is kept.
         """
 
         def work(transaction: Transaction) -> int:
             before = transaction.now() - older_than_seconds
-            return transaction.run(PURGE, before=before)
+            return sum(row["urls"] for row in transaction.all(PURGE, before=before))
 
         return self._database.write(work)
 
@@ -425,16 +373,13 @@ class Batches:
         return batch if batch and batch.ended and batch.mail_id == mail.subject else None
 
     def sweep(self) -> bool:
-        """Go on with all sweeps for half a second; True when there is more to do.
+        """Go on with all sweeps for a moment; False when there was nothing to do.
 
         Lists whose server died before they were published are removed.
         """
-
-        def to_sweep(transaction: Transaction) -> list[str]:
-            before = transaction.now() - SILENT_SECONDS
-            return [row["id"] for row in transaction.all(TO_SWEEP, before=before)]
-
-        return self._sweep_for_a_while(self._database.read(to_sweep))
+        noted = self._sweeps.noted()
+        self._sweeps.go_on(noted)
+        return bool(noted)
 
     # --- the parts --------------------------------------------------------------------------------
 
@@ -468,41 +413,6 @@ class Batches:
             return _get(transaction, ended["id"])
 
         return self._database.write(work)
-
-    def _sweep_for_a_while(self, batch_ids: Iterable[str]) -> bool:
-        """Do portions of these sweeps in turn; True when there is more to do."""
-        deadline = time.monotonic() + SWEEP_SECONDS
-        left = list(batch_ids)
-        while left and time.monotonic() < deadline:
-            left = [
-                each for each in left if self._database.write(partial(self._sweep, batch_id=each))
-            ]
-        return bool(left)
-
-    def _sweep(self, transaction: Transaction, batch_id: str) -> bool:
-        """Do one portion of a batch's sweep; True when there is more to do."""
-        batch = transaction.one(TAKE_SWEEP, id=batch_id)
-        if batch is None:  # another worker is at it, or it is gone
-            return False
-        before = transaction.now() - SILENT_SECONDS
-        if batch["status"] == "removed" or transaction.run(
-            DISCARD_SILENT, id=batch_id, before=before
-        ):
-            return _remove(transaction, batch)
-        steps = {"admit": _admit, "cancel": self._cancel_jobs, "retry": _park}
-        if batch["sweep"] not in steps:
-            return False
-        if steps[batch["sweep"]](transaction, batch) == PORTION:
-            return True
-        following = "admit" if batch["sweep"] == "retry" else None
-        transaction.run(NEXT_SWEEP, id=batch_id, sweep=following)
-        return following is not None
-
-    def _cancel_jobs(self, transaction: Transaction, batch: Row) -> int:
-        canceled = transaction.all(CANCEL_JOBS, id=batch["id"], rows=PORTION)
-        self._hosts.admit(transaction, {row["host"] for row in canceled})
-        totals.add(transaction, [totals.Event("canceled", times=len(canceled))])
-        return len(canceled)
 
 
 class Manifest:
@@ -588,28 +498,3 @@ def _events(status: str, counts: Counts, before: Counts) -> list[totals.Event]:
         if new > 0:
             events.append(totals.Event(f"line {result}", times=new))
     return events
-
-
-def _admit(transaction: Transaction, batch: Row) -> int:
-    """Give the next parked jobs their turn."""
-    admitted = transaction.run(ADMIT, id=batch["id"], turn=batch["turn"], rows=PORTION)
-    transaction.run(ADVANCE, id=batch["id"], admitted=admitted)
-    for _ in range(admitted):
-        transaction.ring()
-    return admitted
-
-
-def _park(transaction: Transaction, batch: Row) -> int:
-    """Make the next failed and canceled jobs new, but not due."""
-    return transaction.run(PARK, id=batch["id"], rows=PORTION)
-
-
-def _remove(transaction: Transaction, batch: Row) -> bool:
-    """Remove the next rows of a batch that nobody sees; False when it is gone."""
-    transaction.trim()
-    if lines.remove(transaction, batch["id"], PORTION):
-        return True
-    mails = [mail_id(batch["id"], end) for end in range(1, batch["ends"] + 1)]
-    outbox.remove(transaction, "batch", mails)
-    transaction.run(REMOVE, id=batch["id"])
-    return False

@@ -1,8 +1,12 @@
-"""Copying a queue into another database: each job once, with its mail, however often it is run."""
+"""Copying a queue into another database: each row once, however often it is run.
+
+Jobs come first, each with its mail, then lines, then batches, each with its mails: a batch is seen
+once it is whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from md5light.queue import totals
@@ -14,7 +18,24 @@ PORTION = 500
 #: copied counts have this shard to themselves, so that another copy replaces them
 COPIED = -1
 
-JOBS = "select * from jobs where id > :after order by id limit :rows"
+#: batches that clients can see, or could see again
+KEPT = "select id from batches where status not in ('taking', 'removed')"
+
+JOBS = f"""
+    select * from jobs where id > :after and (batch_id is null or batch_id in ({KEPT}))
+    order by id limit :rows
+"""
+
+LINES = f"""
+    select * from lines
+    where (batch_id > :batch_id or batch_id = :batch_id and position > :position)
+        and batch_id in ({KEPT})
+    order by batch_id, position limit :rows
+"""
+
+BATCHES = "select * from batches where status not in ('taking', 'removed') order by id"
+
+BATCH_MAILS = "select * from outbox where kind = 'batch'"
 
 MAILS = """
     select * from outbox where kind = 'job' and subject > :after and subject <= :last
@@ -31,7 +52,7 @@ STORE_COUNT = """
 
 
 def copy(source: Database, target: Database) -> Iterator[tuple[int, int]]:
-    """Copy the jobs of `source` that `target` lacks, their mails, and the totals.
+    """Copy the jobs and batches of `source` that `target` lacks, their mails, and the totals.
 
     Yields for each portion how many jobs it had and how many of them were new. No worker may run on
     `source`: a running job is copied as due, and would be done twice. `source` is only read.
@@ -43,10 +64,28 @@ def copy(source: Database, target: Database) -> Iterator[tuple[int, int]]:
         owed = {mail["subject"]: mail for mail in mails}
         yield len(jobs), target.write(partial(_store, jobs=jobs, mails=owed))
         after = last
+    _copy_batches(source, target)
     counts = source.read(lambda reading: reading.all(totals.READ))
     target.write(
         lambda writing: [writing.run(STORE_COUNT, **count, shard=COPIED) for count in counts]
     )
+
+
+def _copy_batches(source: Database, target: Database) -> None:
+    after: Row = {"batch_id": "", "position": 0}
+    while lines := source.read(partial(_all, LINES, **after, rows=PORTION)):
+        target.write(partial(_insert_all, table="lines", rows=lines))
+        after = {name: lines[-1][name] for name in after}
+    mails: dict[str, list[Row]] = {}
+    for mail in source.read(partial(_all, BATCH_MAILS)):
+        mails.setdefault(mail["subject"].partition(".")[0], []).append(mail)
+    for batch in source.read(partial(_all, BATCHES)):
+        target.write(partial(_store_batch, batch=batch, mails=mails.get(batch["id"], [])))
+
+
+def _store_batch(transaction: Transaction, batch: Row, mails: list[Row]) -> None:
+    if _insert(transaction, "batches", batch):
+        _insert_all(transaction, "outbox", map(_released, mails))
 
 
 def _all(sql: str, transaction: Transaction, **parameters: object) -> list[Row]:
@@ -62,6 +101,11 @@ def _store(transaction: Transaction, jobs: list[Row], mails: dict[str, Row]) -> 
             if job["id"] in mails:
                 _insert(transaction, "outbox", _released(mails[job["id"]]))
     return new
+
+
+def _insert_all(transaction: Transaction, table: str, rows: Iterable[Row]) -> None:
+    for row in rows:
+        _insert(transaction, table, row)
 
 
 def _insert(transaction: Transaction, table: str, row: Row) -> bool:

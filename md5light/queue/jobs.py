@@ -110,11 +110,16 @@ LAST_CHANCE = """
     where id = :id and token = :token and max_attempts > :attempts + 1
 """
 
-RETRY = """
+#: assignments that make a failed or canceled job new
+AS_NEW = """
+    attempts = 0, max_attempts = :max_attempts, refusals = 0, refused_at = null,
+    started_at = null, finished_at = null, bytes_done = 0, bytes_total = null,
+    error_code = null, error_message = null
+"""
+
+RETRY = f"""
     update jobs set status = 'queued', due_at = coalesce(:turn, :now),
-        turn = coalesce(:turn, :now), attempts = 0, refusals = 0, refused_at = null,
-        max_attempts = :max_attempts, started_at = null, finished_at = null, bytes_done = 0,
-        bytes_total = null, error_code = null, error_message = null
+        turn = coalesce(:turn, :now), {AS_NEW}
     where id = :id and status in ('failed', 'canceled')
 """
 

@@ -36,6 +36,9 @@ SETTLING_SECONDS = 600.0
 #: a worker that was killed is forgotten after so long
 FORGOTTEN_SECONDS = 86400.0
 
+#: the beginnings of events that are no end of a job
+OF_NO_JOB = ("mail ", "batch ", "line ", BEARER)
+
 ADD = """
     insert into totals (event, within, shard, events, bytes, seconds)
     values (:event, :within, :shard, :events, :bytes, :seconds)
@@ -48,9 +51,17 @@ READ = """
     from totals group by event, within
 """
 
-UNFINISHED = """
-    select status, count(*) as jobs, min(created_at) as oldest from jobs
-    where finished_at is null group by status
+UNFINISHED = "select status, count(*) as jobs from jobs where finished_at is null group by status"
+
+# Lines of a batch wait for as long as it takes.
+OLDEST = """
+    select created_at from jobs
+    where finished_at is null and batch_id is null and status = 'queued'
+    order by created_at limit 1
+"""
+
+RUNNING_BATCHES = """
+    select count(*) as running from batches where finished_at is null and status = 'running'
 """
 
 MAILS = """
@@ -142,7 +153,7 @@ class Snapshot:
 
     #: how many jobs have each unfinished status, where there are any
     unfinished: dict[str, int]
-    #: how long the longest-waiting job has waited; 0 without any
+    #: how long the longest-waiting job has waited, but for those of batches; 0 without any
     oldest_waiting_seconds: float
     mails_waiting: int
     #: the age of the oldest waiting mail; 0 without any
@@ -164,6 +175,10 @@ class Snapshot:
     submitted: dict[str, int]
     #: how many mails were sent or given up
     mails: dict[str, int]
+    #: how many batches run, and how many have ended, by status
+    batches: dict[str, int]
+    #: how many lines of batches have ended, by result
+    lines: dict[str, int]
 
 
 class Totals:
@@ -203,14 +218,16 @@ def _workers(transaction: Transaction) -> Row:
 
 def _snapshot(transaction: Transaction) -> Snapshot:
     now = transaction.now()
-    unfinished = {row["status"]: row for row in transaction.all(UNFINISHED)}
+    unfinished = {row["status"]: row["jobs"] for row in transaction.all(UNFINISHED)}
+    oldest = transaction.one(OLDEST)
+    (batches,) = transaction.all(RUNNING_BATCHES)
     workers = _workers(transaction)
     (mails,) = transaction.all(MAILS, failing_since=now - FAILING_SECONDS)
     rows = transaction.all(READ)
-    jobs = [row for row in rows if not row["event"].startswith(("mail ", BEARER))]
+    jobs = [row for row in rows if not row["event"].startswith(OF_NO_JOB)]
     return Snapshot(
-        unfinished={status: row["jobs"] for status, row in unfinished.items()},
-        oldest_waiting_seconds=_age(unfinished.get("queued", {}).get("oldest"), now) or 0.0,
+        unfinished=_with_parked(unfinished),
+        oldest_waiting_seconds=_age(oldest["created_at"] if oldest else None, now) or 0.0,
         mails_waiting=mails["waiting"],
         oldest_mail_seconds=_age(mails["oldest"], now) or 0.0,
         mails_failing=mails["failing"],
@@ -222,7 +239,15 @@ def _snapshot(transaction: Transaction) -> Snapshot:
         hashed_bytes=sum(int(row["bytes"]) for row in rows),
         submitted=_counts_of(BEARER, rows),
         mails=_counts_of("mail ", rows),
+        batches={**_counts_of("batch ", rows), **batches},
+        lines=_counts_of("line ", rows),
     )
+
+
+def _with_parked(unfinished: dict[str, int]) -> dict[str, int]:
+    """Count parked jobs as queued: that they are soon."""
+    waiting = unfinished.pop("parked", 0) + unfinished.get("queued", 0)
+    return {**unfinished, "queued": waiting} if waiting else unfinished
 
 
 def _counts_of(prefix: str, rows: Iterable[Row]) -> dict[str, int]:

@@ -10,18 +10,18 @@ from typing import Any
 
 import bottle
 
-from md5light.batch import Batch, NewBatch, NewLine, Result
+from md5light.batch import Batch, NewBatch, NewLine, describe
 from md5light.config import Config
 from md5light.download import urls
 from md5light.download.guard import Guard
 from md5light.errors import DatabaseUnavailable, Refused
-from md5light.job import rfc3339
 from md5light.lists import reading, writing
 from md5light.lists.lines import BadLine, Line
 from md5light.lists.reading import Reading
 from md5light.logs import Log
 from md5light.mail.addresses import check_address
-from md5light.queue.batches import PORTION, Batches
+from md5light.queue.batches import Batches
+from md5light.queue.sweeps import PORTION
 from md5light.web import manifests, uploads
 from md5light.web.answers import NOT_FOUND, Answer, Problem
 from md5light.web.pacing import Pacing
@@ -225,26 +225,6 @@ class _Lines:
         )
         details = {"count": self.refused, "lines": self._shown}
         return Problem(400, "invalid_lines", message, details=details)
-
-
-def describe(batch: Batch, result: Result) -> dict[str, object]:
-    """Return everything that clients may know of a batch, so neither its address nor its client."""
-    return {
-        "id": batch.id,
-        "name": batch.name,
-        "status": batch.status,
-        "counts": result.counts._asdict(),
-        "bytes": result.bytes,
-        "errors": [
-            {"code": error.code, "count": error.count, "lines": list(error.lines)}
-            for error in result.errors
-        ],
-        "created_at": rfc3339(batch.created_at),
-        "finished_at": rfc3339(batch.finished_at),
-        "mail": batch.mail,
-        "format": batch.format,
-        "digests": list(batch.digests),
-    }
 
 
 def _idempotency_key(environ: Mapping[str, Any]) -> str | None:

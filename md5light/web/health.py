@@ -23,7 +23,11 @@ NO_WORKER = "no worker is running"
 
 def lacks_worker(snapshot: Snapshot) -> bool:
     """Tell whether jobs wait, and no worker has given a sign of life."""
-    waits = snapshot.oldest_waiting_seconds >= WAIT_SECONDS or "running" in snapshot.unfinished
+    waits = (
+        snapshot.oldest_waiting_seconds >= WAIT_SECONDS
+        or "running" in snapshot.unfinished
+        or snapshot.batches["running"] > 0
+    )
     return waits and not snapshot.workers_alive
 
 

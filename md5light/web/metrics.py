@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable, Sequence
 
 from md5light import __version__
+from md5light.batch import LINE_RESULTS
 from md5light.queue.totals import BUCKETS, Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -22,7 +23,12 @@ def render(snapshot: Snapshot) -> str:
 
     https://prometheus.io/docs/instrumenting/exposition_formats/ describes it.
     """
-    families = [*_job_families(snapshot), *_mail_families(snapshot), *_process_families(snapshot)]
+    families = [
+        *_job_families(snapshot),
+        *_batch_families(snapshot),
+        *_mail_families(snapshot),
+        *_process_families(snapshot),
+    ]
     lines = [line for family in families for line in _family(*family)]
     return "\n".join([*lines, *_durations(snapshot), ""])
 
@@ -45,6 +51,17 @@ def _job_families(snapshot: Snapshot) -> list[Family]:
             [("", snapshot.hashed_bytes)],
         ),
         ("submitted_total", "counter", "Submissions by token.", _submitted(snapshot.submitted)),
+    ]
+
+
+def _batch_families(snapshot: Snapshot) -> list[Family]:
+    batches, lines = snapshot.batches, snapshot.lines
+    ends = [(f'{{status="{status}"}}', batches.get(status, 0)) for status in ("done", "canceled")]
+    results = [(f'{{result="{result}"}}', lines.get(result, 0)) for result in LINE_RESULTS]
+    return [
+        ("batches", "gauge", "Running batches.", [("", batches["running"])]),
+        ("batches_finished_total", "counter", "Ends of batches by status.", ends),
+        ("lines_total", "counter", "Lines of ended batches by result.", results),
     ]
 
 

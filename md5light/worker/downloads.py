@@ -11,6 +11,7 @@ from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import Failure, NoPlace, OutOfResources
 from md5light.job import Hashed, Job
 from md5light.logs import Log
+from md5light.queue.batches import Batches
 from md5light.queue.database import Listener
 from md5light.queue.jobs import Progress, Queue
 from md5light.queue.peers import Peers
@@ -50,6 +51,7 @@ class Downloads:
         self,
         state: State,
         queue: Queue,
+        batches: Batches,
         peers: Peers | None,
         config: Config,
         listener: Listener,
@@ -58,6 +60,7 @@ class Downloads:
     ) -> None:
         self._state = state
         self._queue = queue
+        self._batches = batches
         self._peers = peers
         self._is_public = config.server.public
         self._downloader = Downloader(config.download, connections=config.worker.threads)
@@ -103,7 +106,7 @@ class Downloads:
                 with state.watched():
                     if state.leases.are_kept():
                         job = self._queue.claim(state.name)
-                        if job or self._burst:
+                        if job or (self._burst and not self._batches.sweep()):
                             return job
                 self._listener.wait(self._seconds_to_poll(), state.stop_read)
         return None
@@ -117,7 +120,7 @@ class Downloads:
     def _work(self, job: Job) -> Job | None:
         """Download, store the outcome and return the next job, claimed in the same transaction."""
         state = self._state
-        log.info("started", job=job.id, attempt=job.attempts, worker=state.name)
+        log.info("started", **_names(job), attempt=job.attempts, worker=state.name)
         running = self._register(job)
         try:
             outcome = state.attempt(lambda: self._download(running), "bad_response")
@@ -176,7 +179,7 @@ class Downloads:
 
     def _give_back(self, job: Job, pause: float = 0.0) -> None:
         if self._state.persist(lambda: self._queue.release(job, pause=pause)):
-            log.info("released", job=job.id)
+            log.info("released", **_names(job))
         else:
             _log_lost(job)
 
@@ -184,12 +187,12 @@ class Downloads:
         if status == "lost":
             _log_lost(job)
         elif isinstance(outcome, Hashed):
-            log.info(status, job=job.id, md5=outcome.md5, size=outcome.size, seconds=seconds)
+            found = {"md5": outcome.md5, "size": outcome.size}
+            log.info(status, **_names(job), **found, seconds=seconds)
         else:
             event = "retrying" if status == "queued" else status
-            log.info(
-                event, job=job.id, attempt=job.attempts, code=outcome.code, reason=outcome.message
-            )
+            reason = {"code": outcome.code, "reason": outcome.message}
+            log.info(event, **_names(job), attempt=job.attempts, **reason)
         if job.email and status in ("done", "failed"):
             self._state.mail_added.set()
 
@@ -211,4 +214,9 @@ def _pause_for_place(job: Job) -> float:
 
 def _log_lost(job: Job) -> None:
     """Log that a claim has ended: the job was canceled, or another worker has it."""
-    log.debug("lost", job=job.id)
+    log.debug("lost", **_names(job))
+
+
+def _names(job: Job) -> dict[str, str]:
+    """Return the fields by which a log line names a job, and the batch that it is of."""
+    return {"job": job.id, **({"batch": job.batch_id} if job.batch_id else {})}

@@ -11,6 +11,7 @@ from md5light.job import Mail
 from md5light.logs import Log, Outage
 from md5light.mail.mailer import Mailer
 from md5light.mail.messages import compose
+from md5light.queue.batches import Batches
 from md5light.queue.outbox import Outbox
 from md5light.worker.state import POLL_SECONDS, State
 
@@ -28,9 +29,12 @@ MAIL_SERVER_CODES = frozenset(
 class Mails:
     """Claims mails from the outbox, sends them, and stores how that ended."""
 
-    def __init__(self, state: State, outbox: Outbox, config: Config, *, burst: bool) -> None:
+    def __init__(
+        self, state: State, outbox: Outbox, batches: Batches, config: Config, *, burst: bool
+    ) -> None:
         self._state = state
         self._outbox = outbox
+        self._batches = batches
         self._config = config
         self._burst = burst
         self._mailer = Mailer(config.smtp)
@@ -43,12 +47,13 @@ class Mails:
         state = self._state
         while not state.stopping.is_set():
             state.mail_added.clear()
+            is_last = state.at_work == 1
             worked = False
             with state.watched():
-                worked = self.mail_once()
+                worked = self.mail_once() or (is_last and self.end_batches())
             if not worked:
                 self._mailer.close()
-                if self._burst and state.at_work == 1:
+                if self._burst and is_last:
                     return
                 state.mail_added.wait(POLL_SECONDS)
 
@@ -60,6 +65,15 @@ class Mails:
             self._deliver(mail)
             self._current = None
         return mail is not None
+
+    def end_batches(self) -> bool:
+        """End the batches that nothing is left to do for; returns whether there were any."""
+        ended = self._batches.end_due()
+        for batch in ended:
+            log.info("batch_ended", batch=batch.id, status=batch.status, lines=batch.lines)
+        if ended:
+            self._state.mail_added.set()
+        return bool(ended)
 
     def renew(self) -> None:
         if mail := self._current:

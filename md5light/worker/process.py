@@ -7,6 +7,7 @@ import time
 
 from md5light.config import Config
 from md5light.queue import open_database
+from md5light.queue.batches import Batches
 from md5light.queue.database import Listener
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
@@ -59,13 +60,14 @@ class Worker:
         self._database = open_database(config.queue.database, durable=False)
         self._queue = Queue.configured(self._database, config)
         self._outbox = Outbox.configured(self._database, config)
+        self._batches = Batches.configured(self._database, config)
         self._totals = Totals(self._database)
         self._state = State(name, config.queue.lease_seconds)
         self._peers = Peers.configured(self._database, config)
         self._downloads = Downloads(
-            self._state, self._queue, self._peers, config, listener, burst=burst
+            self._state, self._queue, self._batches, self._peers, config, listener, burst=burst
         )
-        self._mails = Mails(self._state, self._outbox, config, burst=burst)
+        self._mails = Mails(self._state, self._outbox, self._batches, config, burst=burst)
         self._chores = self._list_chores(purge_after)
 
     def run(self, signals: StopSignals, pool_alive: int) -> bool:
@@ -113,6 +115,8 @@ class Worker:
         chores = [
             Chore(self._renew),
             Chore(self._look_for_the_end_of_an_outage),
+            Chore(self._mails.end_batches),
+            Chore(self._batches.sweep),
             Chore(self._send_heartbeat, HEARTBEAT_SECONDS),
             Chore(self._queue.clamp_due_at, HEARTBEAT_SECONDS),
             Chore(self._outbox.clamp_due_at, HEARTBEAT_SECONDS),
@@ -145,8 +149,9 @@ class Worker:
         self._totals.heartbeat(self._state.name)
 
     def _purge(self) -> bool:
-        """Remove some old jobs; True when there may be more."""
-        return self._queue.purge_expired(self._config.queue.retention_days * 86400) > 0
+        """Remove some old jobs and batches; True when there may be more."""
+        seconds = self._config.queue.retention_days * 86400
+        return self._queue.purge_expired(seconds) + self._batches.purge_expired(seconds) > 0
 
 
 def _join(threads: list[threading.Thread], seconds: float) -> None:
