@@ -692,6 +692,7 @@ def test_sweeps_go_on_after_a_crash(
     """Publish, retry and cancel of seven lines in portions of two, each ended by another one."""
     monkeypatch.setattr(sweeps, "PORTION", 2)
     monkeypatch.setattr(sweeps, "SECONDS", 0)
+    monkeypatch.setattr(module, "CANCEL_SECONDS", 0)
 
     def go_on() -> None:
         for _ in range(portions_before_the_crash):
@@ -799,6 +800,7 @@ def test_jobs_of_batches_do_not_count_as_jobs_that_wait_long(
 ) -> None:
     monkeypatch.setattr(sweeps, "PORTION", 1)
     monkeypatch.setattr(sweeps, "SECONDS", 0)
+    monkeypatch.setattr(module, "CANCEL_SECONDS", 0)
     submit_urls(batches, 3)
     clock.pass_(100)
     snapshot = Totals(database).snapshot()

@@ -29,6 +29,9 @@ from md5light.queue.sweeps import PORTION, Sweeps
 #: seconds for which a process believes the result of a running batch that it has read
 FRESH_SECONDS = 1.0
 
+#: seconds that a cancel takes at most before workers go on with it: then most have ended
+CANCEL_SECONDS = 10.0
+
 #: name of the lock under which unfinished batches are counted
 LOCK = "batches"
 
@@ -296,7 +299,7 @@ class Batches:
 
         canceled = bool(ID.fullmatch(batch_id)) and self._database.write(work)
         if canceled:
-            self._sweeps.go_on([batch_id])
+            self._sweeps.go_on([batch_id], CANCEL_SECONDS)
             self.end_due()
         return canceled
 

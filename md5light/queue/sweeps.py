@@ -20,7 +20,7 @@ from md5light.queue.jobs import AS_NEW, CANCEL
 #: rows that are changed in one transaction
 PORTION = 1000
 
-#: seconds that a request, or one beat of a worker, gives to sweeps: less than a lease may wait
+#: seconds that one beat of a worker gives to sweeps: leases must be renewed in the meantime
 SECONDS = 0.2
 
 #: seconds after which a list that does not go on is taken for one whose server died
@@ -74,9 +74,9 @@ class Sweeps:
         self._max_attempts = max_attempts
         self._hosts = Hosts(per_host)
 
-    def go_on(self, batch_ids: Iterable[str]) -> None:
-        """Do portions of these sweeps in turn, for a moment."""
-        deadline = time.monotonic() + SECONDS
+    def go_on(self, batch_ids: Iterable[str], seconds: float | None = None) -> None:
+        """Do portions of these sweeps in turn, for SECONDS where nothing else is said."""
+        deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
         left = list(batch_ids)
         while left:
             left = [
