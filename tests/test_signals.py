@@ -71,10 +71,14 @@ if os.fork() == 0:
 print(signals.wait(60), os.wait()[1])
 """
 
+#: runs Python code all the time, as a command does that is starting: in a call that waits, a signal
+#: that came just before it would be taken only after it
 STARTING = """
+import select
 import md5light.startup
 print("ready")
-input()
+while not select.select([0], [], [], 0.01)[0]:
+    pass
 """
 
 TAKEN_BY_ANOTHER_THREAD = """
