@@ -134,6 +134,10 @@ class Failure(Md5lightError):
         self.detail = detail
         #: code and message that clients are told
         self.told = (code, message)
+        #: it is a host's word, which asks for rest or can't be reached: it says nothing of the file
+        self.of_host = False
+        #: it was met at another host, to which a redirect had led
+        self.redirected = False
         #: it came before the server had answered
         self.unanswered = False
         #: another attempt may be the last one

@@ -144,7 +144,12 @@ class Connections:
             # A kept connection that the server closed in the meantime says nothing of the server.
             with contextlib.suppress(NoAnswer):
                 return self._ask(kept, connection, request, transfer, limits, reused=True)
-        connection = self._open(url, transfer)
+        try:
+            connection = self._open(url, transfer)
+        except TemporaryFailure as failure:
+            # Of names only silence: whether one is known must not show.
+            failure.of_host = failure.code in ("timed_out", "tls_failed")
+            raise
         return self._ask(kept, connection, request, transfer, limits, reused=False)
 
     def _ask(

@@ -280,6 +280,7 @@ class _Attempt:
             self._tries += 1
             self._ask_for_rest()
         else:
+            failure.redirected = self._url.host != self._first.host
             raise failure
 
     def _start_over(self) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import errno
-import re
 import ssl
 
-from md5light.download.dates import parse_date
+from md5light.download.patience import asked_rest, retry_after
 from md5light.download.response import NoAnswer, Response
 from md5light.errors import Failure, OutOfResources, PermanentFailure, TemporaryFailure
 
 #: statuses that may be another one later, those of Cloudflare (52x, 530) and other proxies
 #: included; its 525 and 526 tell of the origin's certificate
 PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 527, 529, 530, 598}
-#: the longest that a server's Retry-After is heeded, in seconds
-MAX_RETRY_AFTER = 3600.0
+#: those by which a host asks its clients for rest, whatever the file
+RESTING = {429, 503}
 
 #: errors of the system that tell of this machine and not of the server
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -24,19 +22,35 @@ SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 def status_failure(response: Response) -> Failure:
     """Return the failure that the status of an answer without a file means."""
     message = f"The server answered with status {response.status}."
+    if response.status in RESTING:
+        return of_host(TemporaryFailure("http_status", message, retry_after=asked_rest(response)))
     if response.status in PASSING:
-        retry_after = _retry_after(response.header("retry-after"))
-        return TemporaryFailure("http_status", message, retry_after=retry_after)
+        return TemporaryFailure("http_status", message, retry_after=retry_after(response))
     return PermanentFailure("http_status", message)
 
 
+def of_host(failure: Failure) -> Failure:
+    """Mark a failure as the word of the host and not of the file."""
+    failure.of_host = True
+    return failure
+
+
 def explained(error: Exception) -> Failure:
-    """Return a failure as it is, any other error as a temporary failure."""
+    """Return a failure as it is, any other error as a temporary failure.
+
+    Errors of a connection that brought no answer are the host's word: what breaks later, and what
+    takes too long to answer, is a failure already.
+    """
     if isinstance(error, Failure):
         return error
     if _is_shortage(error):
         problem = "This machine had no file descriptor, memory or thread to spare."
         return OutOfResources("connection_failed", problem)
+    failure = _explained(error)
+    return failure if failure.code == "bad_response" else of_host(failure)
+
+
+def _explained(error: Exception) -> Failure:
     if isinstance(error, TimeoutError):
         return TemporaryFailure("timed_out", "The connection to the server took too long.")
     if isinstance(error, NoAnswer):
@@ -54,16 +68,3 @@ def _is_shortage(error: Exception) -> bool:
         return error.errno in SHORTAGES
     # threading raises RuntimeError where the system refuses another thread
     return isinstance(error, MemoryError) or "start new thread" in str(error)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read Retry-After, seconds or a date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]+", value):
-        return min(float(value[:20]), MAX_RETRY_AFTER)
-    date = parse_date(value)
-    if date is None:
-        return None
-    seconds = (date - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)

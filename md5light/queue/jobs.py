@@ -11,6 +11,7 @@ import dataclasses
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from md5light.config import Config
@@ -27,12 +28,16 @@ from md5light.logs import Log
 from md5light.queue import outbox, totals, turns
 from md5light.queue.backoff import backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
-from md5light.queue.hosts import Hosts
+from md5light.queue.hosts import HostReport, Hosts, Verdict
 from md5light.queue.ids import ID, find
 from md5light.queue.leases import Leases, settled
 from md5light.queue.limits import Limits, Room
 
 log = Log(__name__)
+
+#: how often a claim looks for due jobs in one transaction: each time it may set many aside, and
+#: other writers wait
+LOOKS = 5
 
 #: a limit above the rows of any table
 NO_LIMIT = 2**62
@@ -60,7 +65,7 @@ JOBS = """
         or jobs.finished_at is not null then 'none' else 'waiting' end) as mail,
         hosts.rest_until, hosts.error_code as rest_code, hosts.error_message as rest_message
     from jobs left join outbox on outbox.kind = 'job' and outbox.subject = jobs.id
-        left join hosts on hosts.host = jobs.host and hosts.rest_until > :now
+        left join hosts on hosts.host = jobs.host and hosts.rest_until > :now and hosts.rests > 0
 """
 
 GET = f"{JOBS} where jobs.id = :id and {VISIBLE}"
@@ -77,8 +82,8 @@ ON_CLAIM = """, status = 'running', turn = coalesce(turn, due_at), started_at = 
 ON_RENEW = ", bytes_done = :bytes_done, bytes_total = :bytes_total"
 
 ON_SETTLE = (
-    ", turn = :turn, bytes_done = coalesce(:size, bytes_done)"
-    ", bytes_total = coalesce(:size, bytes_total)"
+    ", turn = :turn, refusals = :refusals, refused_at = :refused_at"
+    ", bytes_done = coalesce(:size, bytes_done), bytes_total = coalesce(:size, bytes_total)"
     + "".join(f", {column} = :{column}" for column in NO_RESULT)
 )
 
@@ -176,6 +181,8 @@ class _Claimed(NamedTuple):
     jobs: list[Job]
     lost: list[Job]
     events: list[totals.Event]
+    #: it set many jobs aside without finding enough: another one may
+    more: bool = False
 
 
 class Queue:
@@ -294,6 +301,10 @@ class Queue:
         )
         return [row["id"] for row in rows]
 
+    def hosts(self, limit: int) -> list[HostReport]:
+        """Return the hosts that were in trouble last."""
+        return self._database.read(partial(self._hosts.newest, limit=limit))
+
     def find(self, beginning: str) -> list[str]:
         """Return the ids that begin so, two at most; none for fewer than eight characters."""
         return self._database.read(
@@ -389,9 +400,11 @@ class Queue:
             totals.add(transaction, claimed.events)
             return claimed
 
-        claimed = self._database.write(work)
-        _log_lost(claimed.lost)
-        return claimed.jobs[0] if claimed.jobs else None
+        while True:
+            claimed = self._database.write(work)
+            _log_failed(claimed.lost)
+            if claimed.jobs or not claimed.more:
+                return claimed.jobs[0] if claimed.jobs else None
 
     def renew(self, running: Iterable[Progress]) -> list[Job]:
         """Store progress and extend leases; return the jobs that this worker no longer holds."""
@@ -419,7 +432,7 @@ class Queue:
         """
         ended = _Ended(job, outcome, claim_next)
         status, next_job, lost = self._database.write_together(self._settle_and_claim, ended)
-        _log_lost(lost)
+        _log_failed(lost)
         return status, next_job
 
     def seconds_to_next(self) -> float:
@@ -438,7 +451,7 @@ class Queue:
                 **_held(job),
                 **NO_RESULT,
                 **settled("queued", now, due_at=now + pause, untried=1),
-                "turn": job.turn,
+                **_place(job, job.turn),
             }
             self._hosts.lock(transaction, [job.host])
             (held,) = self._leases.settle(transaction, [row])
@@ -458,9 +471,30 @@ class Queue:
 
     def clamp_due_at(self) -> int:
         """Let no job wait too long after the clock was set back; return how many did."""
-        return self._database.write(self._leases.clamp_due_at)
+
+        def work(transaction: Transaction) -> int:
+            self._hosts.tidy(transaction)
+            return self._leases.clamp_due_at(transaction)
+
+        return self._database.write(work)
+
+    def fail_given_up(self) -> bool:
+        """Let jobs fail that wait for hosts which stay away; True when there may be more."""
+        more = False
+        for host in self._database.read(self._hosts.given_up):
+            failed = self._database.write(partial(self._fail_waiting, host=host.host))
+            log.warning("host_given_up", host=host.host, jobs=len(failed), code=host.error_code)
+            _log_failed(failed)
+            more = more or bool(failed)
+        return more
 
     # --- within a transaction ---------------------------------------------------------------------
+
+    def _fail_waiting(self, transaction: Transaction, host: str) -> list[Job]:
+        failed = self._hosts.fail_waiting(transaction, host)
+        outbox.add(transaction, "job", {job.id: job.email for job in failed if job.email})
+        totals.add(transaction, [_event(job, job._asdict()) for job in failed])
+        return failed
 
     def _store_submissions(
         self, transaction: Transaction, submissions: list[_Submission]
@@ -524,7 +558,9 @@ class Queue:
         Without `wait` it leaves out the jobs of hosts that other transactions have locked.
         """
         claimed = _Claimed([], [], [])
-        while len(claimed.jobs) < count:
+        for _ in range(LOOKS):
+            if len(claimed.jobs) == count:
+                break
             due = self._leases.due(transaction, count - len(claimed.jobs))
             locked = self._hosts.lock(transaction, {row["host"] for row in due}, wait=wait)
             due = [row for row in due if row["host"] in locked]
@@ -532,10 +568,12 @@ class Queue:
             may_run, full = self._hosts.choose(transaction, [row for row in due if row not in lost])
             claimed.jobs.extend(self._take(transaction, may_run, worker))
             claimed.events.extend(self._end_lost(transaction, lost))
-            claimed.lost.extend(Job(**row) for row in lost)
+            claimed.lost.extend(_ended_as_lost(row) for row in lost)
             self._hosts.set_aside(transaction, full)
             if not lost and not full:  # no more are due, or others hold the locks of their hosts
                 break
+        else:
+            return claimed._replace(more=True)
         return claimed
 
     def _take(self, transaction: Transaction, due: list[Row], worker: str) -> list[Job]:
@@ -555,12 +593,18 @@ class Queue:
         transaction.run_many(
             LAST_CHANCE, [{**_held(job), "attempts": job.attempts} for job in last]
         )
-        rows = [self._outcome(each, now, untried) for each in ended]
+        states = self._hosts.states(transaction, {each.job.host for each in ended})
+        outcomes = [(each.job, each.outcome) for each in ended]
+        verdicts = self._hosts.hear(transaction, outcomes, states, self._retry_seconds)
+        rows = [
+            self._outcome(each, verdict, now, untried)
+            for each, verdict in zip(ended, verdicts, strict=True)
+        ]
         held = self._leases.settle(transaction, rows)
         stored = [
             (each.job, row) for each, row, is_held in zip(ended, rows, held, strict=True) if is_held
         ]
-        self._hosts.admit(transaction, {job.host for job, _ in stored})
+        self._hosts.admit_by(transaction, states)
         finished = [(job, row) for job, row in stored if row["finished_at"] is not None]
         recipients = {job.id: job.email for job, _ in finished if job.email}
         outbox.add(transaction, "job", recipients)
@@ -569,11 +613,15 @@ class Queue:
         ]
         return statuses, [_event(job, row) for job, row in finished]
 
-    def _outcome(self, ended: _Ended, now: float, untried: int) -> Row:
+    def _outcome(self, ended: _Ended, verdict: Verdict, now: float, untried: int) -> Row:
         """Return the parameters that settle an attempt."""
         job, outcome = ended.job, ended.outcome
         if isinstance(outcome, Hashed):
-            return {**_held(job), **vars(outcome), **settled("done", now), "turn": None}
+            return {**_held(job), **vars(outcome), **settled("done", now), **_place(job, None)}
+        if verdict is Verdict.UNTRIED or (
+            verdict is Verdict.REFUSED and job.attempts < job.max_attempts
+        ):
+            return _refused(job, outcome, verdict, now)
         due_at = None
         if not isinstance(outcome, PermanentFailure) and job.attempts < job.max_attempts:
             asked = outcome.retry_after if isinstance(outcome, TemporaryFailure) else None
@@ -583,7 +631,7 @@ class Queue:
             **_held(job),
             **NO_RESULT,
             **settled(status, now, due_at=due_at, untried=untried, failure=outcome),
-            "turn": None,
+            **_place(job, None),
         }
 
 
@@ -603,9 +651,31 @@ def _is_last_chance(outcome: Hashed | Failure) -> bool:
     return isinstance(outcome, Failure) and outcome.last_chance
 
 
+def _place(job: Job, turn: float | None) -> Row:
+    """Return the parameters of a job's place among those that wait."""
+    return {"turn": turn, "refusals": job.refusals, "refused_at": job.refused_at}
+
+
+def _refused(job: Job, failure: Failure, verdict: Verdict, now: float) -> Row:
+    """Return the parameters that set a job aside which its host refused."""
+    untried = int(verdict is Verdict.UNTRIED)
+    return {
+        **_held(job),
+        **NO_RESULT,
+        **settled("queued", now, untried=untried, failure=failure),
+        "turn": job.turn if job.turn is not None else now,
+        "refusals": job.refusals + untried,
+        "refused_at": now,
+    }
+
+
 def _is_lost(row: Row) -> bool:
     """Tell whether a due job was lost by a worker at its last attempt."""
     return bool(row["status"] == "running" and row["attempts"] >= row["max_attempts"])
+
+
+def _ended_as_lost(row: Row) -> Job:
+    return Job(**{**row, "error_code": LOST.code, "error_message": LOST.message})
 
 
 def _event(job: Job, row: Row) -> totals.Event:
@@ -613,7 +683,7 @@ def _event(job: Job, row: Row) -> totals.Event:
     return totals.ended(row["status"], row["error_code"] or "", row["size"] or 0, seconds)
 
 
-def _log_lost(jobs: Iterable[Job]) -> None:
+def _log_failed(jobs: Iterable[Job]) -> None:
     """Log the end of jobs that no worker can log."""
     for job in jobs:
-        log.info("failed", job=job.id, code=LOST.code, reason=LOST.message)
+        log.info("failed", job=job.id, code=job.error_code, reason=job.error_message)

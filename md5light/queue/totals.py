@@ -86,6 +86,8 @@ IMPLAUSIBLE = """
             where finished_at > :now - :jump and finished_at <= :now and batch_id is null)
 """
 
+RESTING = "select count(*) as hosts from hosts where rest_until > :now and rests > 0"
+
 DEREGISTER = "delete from workers where name = :name or seen_at < :forgotten"
 
 WORKERS = """
@@ -163,6 +165,8 @@ class Snapshot:
     workers_alive: int
     #: since the latest heartbeat of any worker; None before the first
     last_sign_seconds: float | None
+    #: hosts that rest, because they asked for it or could not be reached
+    hosts_resting: int
     #: how many jobs have ended, by status and error code
     finished: dict[tuple[str, str], int]
     #: how many of them took no longer than each of BUCKETS, but longer than the one before;
@@ -223,6 +227,7 @@ def _snapshot(transaction: Transaction) -> Snapshot:
     (batches,) = transaction.all(RUNNING_BATCHES)
     workers = _workers(transaction)
     (mails,) = transaction.all(MAILS, failing_since=now - FAILING_SECONDS)
+    (resting,) = transaction.all(RESTING)
     rows = transaction.all(READ)
     jobs = [row for row in rows if not row["event"].startswith(OF_NO_JOB)]
     return Snapshot(
@@ -233,6 +238,7 @@ def _snapshot(transaction: Transaction) -> Snapshot:
         mails_failing=mails["failing"],
         workers_alive=workers["alive"],
         last_sign_seconds=_age(workers["seen_at"], now),
+        hosts_resting=resting["hosts"],
         finished=_counts(jobs, lambda row: _status_and_code(row["event"])),
         durations=_counts((row for row in jobs if row["within"]), lambda row: row["within"]),
         duration_seconds=sum(row["seconds"] for row in rows),

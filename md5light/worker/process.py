@@ -120,6 +120,7 @@ class Worker:
             Chore(self._send_heartbeat, HEARTBEAT_SECONDS),
             Chore(self._queue.clamp_due_at, HEARTBEAT_SECONDS),
             Chore(self._outbox.clamp_due_at, HEARTBEAT_SECONDS),
+            Chore(self._queue.fail_given_up),
         ]
         if self._peers:
             chores.append(Chore(self._peers.sweep, PURGE_SECONDS))

@@ -30,6 +30,8 @@ def told(failure: Failure) -> Failure:
         # Tried again as the others of this code are: the number of attempts would tell.
         failure = TemporaryFailure(failure.code, failure.message)
     failure.disguise(code, message)
+    # A host that rests, or does not, would tell what listens there as well.
+    failure.of_host = failure.of_host or message == NO_ANSWER
     failure.last_chance = failure.code == "timed_out"
     return failure
 
