@@ -130,12 +130,12 @@ class BatchAPI:
         email = upload.email
         if email:
             email = check_address(email, local_domains=self._local_domains)
-        parse = functools.lru_cache(maxsize=PORTION)(self._parse)
+        check = _url_check(self._guard)
         listed = reading.read(
             upload.list.chunks(),
             upload.format,
             base=upload.base,
-            check_url=parse,
+            check_url=check,
             max_lines=self._max_lines,
         )
         new = NewBatch(
@@ -148,7 +148,7 @@ class BatchAPI:
             idempotency_key=key,
             fingerprint=fingerprint,
         )
-        lines = _Lines(listed, parse, keep_bad=upload.skip_invalid)
+        lines = _Lines(listed, check, keep_bad=upload.skip_invalid)
         return self._store(new, lines)
 
     def _store(self, new: NewBatch, lines: _Lines) -> Batch:
@@ -171,20 +171,15 @@ class BatchAPI:
         with contextlib.suppress(DatabaseUnavailable):
             self._batches.discard(batch_id)
 
-    def _parse(self, text: str) -> urls.URL:
-        url = urls.parse(text)
-        self._guard.check(url)
-        return url
-
 
 class _Lines:
     """The lines of a list as they are stored; bad ones are kept, or counted and refused."""
 
     def __init__(
-        self, listed: Reading, parse: Callable[[str], urls.URL], *, keep_bad: bool
+        self, listed: Reading, check: Callable[[str], urls.URL], *, keep_bad: bool
     ) -> None:
         self._listed = listed
-        self._parse = parse
+        self._check = check
         self._keep_bad = keep_bad
         self._count = 0
         #: how many bad lines there are that are not kept
@@ -208,7 +203,7 @@ class _Lines:
                 yield None
 
     def _good(self, position: int, line: Line) -> NewLine:
-        host = self._parse(line.url).host
+        host = self._check(line.url).host
         return NewLine(
             position, line.sent, line.url, host, line.name, line.id, line.size, line.expected
         )
@@ -225,6 +220,25 @@ class _Lines:
         )
         details = {"count": self.refused, "lines": self._shown}
         return Problem(400, "invalid_lines", message, details=details)
+
+
+def _url_check(guard: Guard) -> Callable[[str], urls.URL]:
+    """Return the check that /submit makes of a URL, which remembers the latest.
+
+    Those of a list are of few hosts, and each is asked for twice: by the reading, and for its host.
+    """
+
+    @functools.lru_cache(PORTION)
+    def judge(host: str, port: int) -> None:
+        guard.check(urls.URL("http", host, port, "/"))
+
+    @functools.lru_cache(PORTION)
+    def check(text: str) -> urls.URL:
+        url = urls.parse(text)
+        judge(url.host, url.port)
+        return url
+
+    return check
 
 
 def _idempotency_key(environ: Mapping[str, Any]) -> str | None:
