@@ -8,8 +8,10 @@ from datetime import datetime, timezone
 from email import policy
 from email.headerregistry import Address
 from email.message import EmailMessage
+from typing import NamedTuple
 
 from md5light import mailbox
+from md5light.batch import Batch, ErrorCount, Result
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
 from md5light.finding import LABELS
@@ -26,6 +28,17 @@ UNSAFE = re.compile(r"[^A-Za-z0-9.+~-]+")
 NAME_LENGTH = 48
 
 
+class Report(NamedTuple):
+    """What the mail of an ended batch tells."""
+
+    batch: Batch
+    result: Result
+    #: the first lines that are not well, each with the reason
+    bad_lines: tuple[str, ...]
+    #: gzip by the name of the file: the manifest and the bad lines, unless they are too large
+    attachments: dict[str, bytes]
+
+
 def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
     """Write the mail that tells how a job ended; `public_url` is where people reach the service.
 
@@ -36,23 +49,51 @@ def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
     """
     job = mail.job
     assert job is not None  # noqa: S101 - a job whose mail is owed is not purged
-    ended = datetime.fromtimestamp(int(job.finished_at or 0), timezone.utc)
+    ended = _moment(job.finished_at)
     message = _message(
         f"md5light: {job.check or job.status}: {_name(job)}",
         [
             *(_done(job) if job.status == "done" else _failed(job)),
             f"When:   {ended:%Y-%m-%d %H:%M:%S} UTC",
             f"More:   {visible(public_url)}/jobs/{job.id}",
-            "",
-            "You get this mail because this address was given when the URL was submitted to",
-            f"md5light at {visible(public_url)}.",
-            f"If you did not ask for it or want no more mails, write to {_contact(config)}.",
+            *_why("URL", config, public_url),
         ],
         ended,
         config,
         mail.recipient,
     )
     message["Message-ID"] = f"<{job.id}@{_domain(config)}>"
+    return message
+
+
+def compose_report(report: Report, mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
+    """Write the mail that tells how a batch ended, as `compose` does.
+
+    Each end of a batch has its own Message-ID: a retry is told in a mail of its own.
+    """
+    batch, counts = report.batch, report.result.counts
+    ended = _moment(batch.finished_at)
+    well = counts.hashed + counts.matched
+    name = _safe(batch.name or "") or f"batch {batch.id[:8]}"
+    message = _message(
+        f"md5light: {batch.status}: {name}: {well} of {counts.total} lines are well",
+        [
+            *_counts(report),
+            *_errors(report),
+            *_bad_lines(report),
+            *_links(report, f"{visible(public_url)}/batches/{batch.id}"),
+            f"When:       {ended:%Y-%m-%d %H:%M:%S} UTC",
+            *_why("list", config, public_url),
+        ],
+        ended,
+        config,
+        mail.recipient,
+    )
+    message["Message-ID"] = f"<{batch.mail_id}@{_domain(config)}>"
+    for file, content in report.attachments.items():
+        message.add_attachment(content, maintype="application", subtype="gzip", filename=file)
+    if report.attachments:  # else a random one is made at each attempt
+        message.set_boundary(f"=_{batch.mail_id}")
     return message
 
 
@@ -101,6 +142,71 @@ def _failed(job: Job) -> list[str]:
         f"URL:    {visible(job.url)}",
         f"Reason: {visible(job.error_message or 'unknown')}",
     ]
+
+
+def _counts(report: Report) -> list[str]:
+    """Tell how many lines have each status; what no line has is left out, but for `hashed`."""
+    counts, batch = report.result.counts, report.batch
+    end = "was canceled" if batch.status == "canceled" else "has been worked through"
+    shown = {"Lines": counts.total, "Hashed": counts.hashed}
+    for status in ("matched", "mismatched", "failed", "canceled"):
+        if count := getattr(counts, status):
+            shown[status.capitalize()] = count
+    return [
+        f"The list {end}.",
+        "",
+        *([f"Name:       {visible(batch.name)}"] if batch.name else []),
+        *(f"{label + ':':<11} {count}" for label, count in shown.items()),
+        f"Size:       {report.result.bytes} {'byte' if report.result.bytes == 1 else 'bytes'}",
+        "",
+    ]
+
+
+def _errors(report: Report) -> list[str]:
+    if not report.result.errors:
+        return []
+    return ["Errors:", *map(_error, report.result.errors), ""]
+
+
+def _error(error: ErrorCount) -> str:
+    lines = ", ".join(map(str, error.lines))
+    more = ", …" if error.count > len(error.lines) else ""
+    return (
+        f"  {error.code}: {error.count} ({'line' if error.count == 1 else 'lines'} {lines}{more})"
+    )
+
+
+def _bad_lines(report: Report) -> list[str]:
+    if not report.bad_lines:
+        return []
+    bad = report.result.counts.failed + report.result.counts.mismatched
+    count = bad + report.result.counts.canceled
+    shown = len(report.bad_lines)
+    head = f"The first {shown} of {count} bad lines:" if shown < count else "Bad lines:"
+    return [head, *(f"  {visible(line)}" for line in report.bad_lines), ""]
+
+
+def _links(report: Report, url: str) -> list[str]:
+    attached = ", ".join(report.attachments)
+    return [
+        *([f"Attached:   {attached}"] if attached else []),
+        f"Manifest:   {url}/manifest?format=md5sum",
+        *([f"Bad lines:  {url}/manifest?format=failed"] if report.bad_lines else []),
+        f"More:       {url}",
+    ]
+
+
+def _why(what: str, config: SmtpConfig, public_url: str) -> list[str]:
+    return [
+        "",
+        f"You get this mail because this address was given when the {what} was submitted to",
+        f"md5light at {visible(public_url)}.",
+        f"If you did not ask for it or want no more mails, write to {_contact(config)}.",
+    ]
+
+
+def _moment(seconds: float | None) -> datetime:
+    return datetime.fromtimestamp(int(seconds or 0), timezone.utc)
 
 
 def _message(

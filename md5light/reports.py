@@ -1,0 +1,50 @@
+"""Reports: what the mail of an ended batch tells, gathered from the queue."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterable
+
+from md5light.batch import Batch
+from md5light.lists.entry import NOT_WELL, Entry, reason
+from md5light.lists.writing import FORMS, write
+from md5light.mail.messages import Report
+from md5light.queue.batches import Batches
+
+#: bad lines that the text of a mail shows
+SHOWN_LINES = 20
+
+#: characters that it shows of a URL
+SHOWN_CHARACTERS = 300
+
+
+def gather(batches: Batches, batch: Batch, attach_bytes: int) -> Report:
+    """Gather the report of an ended batch; each attachment has at most `attach_bytes`.
+
+    It is the same to the byte at each attempt. Raises DatabaseUnavailable.
+    """
+    bad = batches.entries(batch.id, limit=SHOWN_LINES, statuses=NOT_WELL)
+    attachments = {}
+    for form in ("md5sum", "failed") if bad else ("md5sum",):
+        pieces = write(batches.manifest(batch.id), form, header=batch.header)
+        content = _gzip(pieces, attach_bytes, int(batch.finished_at or 0))
+        if content is not None:
+            attachments[f"{form}-{batch.id[:8]}{FORMS[form].extension}.gz"] = content
+    return Report(batch, batches.result(batch), tuple(map(_shown, bad)), attachments)
+
+
+def _shown(entry: Entry) -> str:
+    what = (entry.url or entry.sent)[:SHOWN_CHARACTERS]
+    return f"{entry.position}: {what}: {reason(entry)}"
+
+
+def _gzip(pieces: Iterable[bytes], most: int, time: int) -> bytes | None:
+    """Compress `pieces`; None where that makes more than `most` bytes."""
+    compressed = io.BytesIO()
+    with gzip.GzipFile("", "wb", fileobj=compressed, mtime=time) as file:
+        for piece in pieces:
+            file.write(piece)
+            if compressed.tell() > most:
+                return None
+    return compressed.getvalue() if compressed.tell() <= most else None
