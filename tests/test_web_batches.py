@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.service import Service
+from tests.origin import Origin
+from tests.postbox import Postbox
+from tests.service import Service, running
 from tests.waiting import wait_until
 
 LINE = b"http://127.0.0.1:2000/file"
@@ -834,3 +837,61 @@ def test_clients_that_go_leave_no_files(service: Service, ended: str) -> None:
         client.sendall(b"GET /batches/%s/manifest HTTP/1.1\r\nHost: x\r\n\r\n" % ended.encode())
         assert client.recv(10) == b"HTTP/1.1 2"
     wait_until(lambda: not temporary_files(pid))
+
+
+# --- worked through -------------------------------------------------------------------------------
+
+
+def wait_for_end(service: Service, batch_id: str) -> dict[str, Any]:
+    wait_until(lambda: batch(service, batch_id)["finished_at"])
+    return batch(service, batch_id)
+
+
+@pytest.mark.slow
+def test_a_list_becomes_a_manifest_and_a_mail(tmp_path: Path, origin: Origin) -> None:
+    with Postbox() as postbox, running(tmp_path, smtp=smtp(postbox)) as service:
+        good = origin.serve("/good", b"alpha\n")
+        lines = [
+            good,
+            f"{good} 6 9f9f90dbe3e5ee1218c86b8839db1995",
+            f"{good} 7",
+            origin.url("/missing"),
+        ]
+        form = {"email": "ann@localhost", "digests": "sha256", "name": "mine"}
+        batch_id = taken(multipart(service, "\n".join(lines).encode(), **form))["id"]
+        ended = wait_for_end(service, batch_id)
+        counts = {status: count for status, count in ended["counts"].items() if count}
+        assert counts == {"total": 4, "hashed": 1, "matched": 1, "mismatched": 1, "failed": 1}
+        assert (ended["status"], ended["bytes"]) == ("done", 6)
+        assert ended["errors"] == [{"code": "http_status", "count": 1, "lines": [4]}]
+        first, *_ = entries(service, batch_id)
+        assert first["sha256"] == hashlib.sha256(b"alpha\n").hexdigest()
+        assert manifest(service, batch_id, format="md5sum", status="hashed").text == (
+            f"9f9f90dbe3e5ee1218c86b8839db1995  {good}\n"
+        )
+        assert origin.requests("/good") == 1
+        wait_until(lambda: batch(service, batch_id)["mail"] == "sent")
+        (mail,) = postbox.mails
+        assert mail.recipients == ["ann@localhost"]
+        assert mail.message["Subject"] == "md5light: done: mine: 2 of 4 lines are well"
+        assert len(list(mail.message.iter_attachments())) == 2
+
+        origin.serve("/missing", b"found")
+        retried = requests.post(f"{service.url}/batches/{batch_id}/retry", timeout=10)
+        assert retried.status_code == 202
+        assert wait_for_end(service, batch_id)["counts"]["failed"] == 0
+        wait_until(lambda: len(postbox.mails) == 2)
+        ids = {mail.message["Message-ID"] for mail in postbox.mails}
+        assert len(ids) == 2
+        refused(
+            requests.post(f"{service.url}/batches/{batch_id}/retry", timeout=10),
+            409,
+            "nothing_to_retry",
+        )
+        log = "".join(command.lines for command in service.commands)
+        for event in ("submitted", "batch_ended", "mailed", "retried"):
+            assert re.search(rf"event={event} batch={batch_id}\b", log), event
+
+
+def smtp(postbox: Postbox) -> dict[str, object]:
+    return {"host": postbox.host, "port": postbox.port, "local_domains": "yes"}

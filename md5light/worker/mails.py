@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from email.message import EmailMessage
 
 from md5light.config import Config
-from md5light.errors import Failure, OperatorFailure, OutOfResources
+from md5light.errors import (
+    DatabaseUnavailable,
+    Failure,
+    OperatorFailure,
+    OutOfResources,
+    Stopped,
+)
 from md5light.job import Mail
 from md5light.logs import Log, Outage
 from md5light.mail.mailer import Mailer
-from md5light.mail.messages import compose
+from md5light.mail.messages import compose, compose_report
 from md5light.queue.batches import Batches
 from md5light.queue.outbox import Outbox
+from md5light.reports import gather
 from md5light.worker.state import POLL_SECONDS, State
 
 log = Log(__name__)
@@ -98,12 +106,25 @@ class Mails:
             state.persist(lambda: self._outbox.sent(mail))
             self._outage.succeed()
             self._refusal.succeed()
-            log.info("mailed", job=mail.subject)
+            log.info("mailed", **_told(mail))
 
     def _send(self, mail: Mail) -> bool:
-        message = compose(mail, self._config.smtp, self._config.server.public_url)
+        try:
+            message = self._compose(mail)
+        except DatabaseUnavailable:  # that is no failure of the mail
+            raise Stopped("The database is away.") from None
         self._mailer.send(message, mail.recipient)
         return True
+
+    def _compose(self, mail: Mail) -> EmailMessage:
+        """Write a mail; raises Stopped where its batch was opened again, and it is not owed."""
+        smtp, url = self._config.smtp, self._config.server.public_url
+        if mail.kind == "job":
+            return compose(mail, smtp, url)
+        batch = self._batches.told_by(mail)
+        if batch is None:
+            raise Stopped("The batch was opened again.")
+        return compose_report(gather(self._batches, batch, smtp.attach_bytes), mail, smtp, url)
 
     def _report_failure(self, mail: Mail, failure: Failure) -> None:
         """Log a failure; of those that are not the mail's, the first of an outage."""
@@ -112,4 +133,9 @@ class Mails:
             report = functools.partial(self._refusal.fail, remedy=REMEDY)
         elif failure.code in MAIL_SERVER_CODES:
             report = self._outage.fail
-        report(job=mail.subject, attempt=mail.attempts, code=failure.code, reason=failure.message)
+        report(**_told(mail), attempt=mail.attempts, code=failure.code, reason=failure.message)
+
+
+def _told(mail: Mail) -> dict[str, str]:
+    """Return how the log names what a mail tells of; a batch has a mail for each of its ends."""
+    return {mail.kind: mail.subject.partition(".")[0]}
