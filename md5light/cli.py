@@ -156,6 +156,7 @@ def _md5light() -> argparse.ArgumentParser:
     _add_config(commands)
     _add_jobs(commands)
     _add_batches(commands)
+    _add_hosts(commands)
     _add_mail(commands)
     _add_queue(commands)
     _add_token(commands)
@@ -337,6 +338,13 @@ def _add_batches(commands: Commands) -> None:
         metavar="ID",
         help="id of a batch, or an unambiguous beginning of at least 8 characters",
     )
+
+
+def _add_hosts(commands: Commands) -> None:
+    purpose = "look at hosts that asked for rest or could not be reached"
+    verbs = _group(commands, "hosts", purpose, "list")
+    listed = _command(verbs, "hosts list", "print these hosts, the latest first", "hosts list")
+    _add_limit(listed)
 
 
 def _add_mail(commands: Commands) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import requests
 
 from md5light.errors import Failure, PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job, describe
@@ -18,6 +23,9 @@ from md5light.queue.outbox import Outbox
 from md5light.queue.politeness import GIVE_UP_SECONDS, GOOD_ANSWERS
 from md5light.queue.totals import Totals
 from tests.conftest import Clock, MakeQueue
+from tests.limited import Ban, Limited, Window
+from tests.service import Service
+from tests.waiting import wait_until
 
 HOST = "files.example.com"
 OTHER = "other.example.com"
@@ -525,3 +533,57 @@ def test_hosts_in_trouble_are_listed_and_counted(
     assert Totals(database).snapshot().hosts_resting == 0
     (report,) = queue.hosts(10)
     assert (report.room, report.rest_until) == (1, None)
+
+
+# --- the whole service ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_window_of_requests_is_kept_by_pools_that_are_killed(tmp_path: Path) -> None:
+    """Two pools, one of which is killed and replaced, at 20 requests in 2 s: every file is done."""
+    with (
+        Limited(Window(20, 2.0)) as server,
+        Service(tmp_path, worker={"processes": 2, "threads": 4}) as service,
+    ):
+        service.start_server()
+        ids = [service.submit(server.url(f"/{number}")) for number in range(80)]
+        service.start_pool()
+        killed = service.start_pool()
+        wait_until(lambda: server.seen.refusals > 0)
+        killed.kill()
+        service.start_pool()
+        resting = wait_until(
+            lambda: next((job for job in map(service.job, ids[-3:]) if job["error"]), None)
+        )
+        assert resting is not None
+        assert "the host asked for rest until" in resting["error"]["message"]
+        assert resting["next_attempt_at"]
+        for job_id in ids:
+            assert service.result(job_id, timeout=60)["status"] == "done"
+        listed = md5light(tmp_path, "hosts", "list", "--json")
+        metrics = requests.get(f"{service.url}/metrics", timeout=10).text
+    assert server.seen.requests <= 1.3 * 80
+    assert "md5light_hosts_resting" in metrics
+    (host,) = json.loads(listed)
+    assert (host["host"], host["running"], host["waiting"]) == ("127.0.0.1", 0, 0)
+    assert host["last_word"]["code"] == "http_status"
+
+
+@pytest.mark.slow
+def test_a_ban_that_ends_only_in_peace_is_survived(tmp_path: Path) -> None:
+    settings = {"queue": {"retry_seconds": 0.3}}
+    with Limited(Ban(15, 1.0)) as server, Service(tmp_path, **settings) as service:
+        service.start_server()
+        ids = [service.submit(server.url(f"/{number}")) for number in range(40)]
+        service.start_pool()
+        for job_id in ids:
+            assert service.result(job_id, timeout=60)["status"] == "done"
+        assert server.seen.refusals <= 20
+
+
+def md5light(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "md5light", "--config", str(folder / "config.ini")]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=30, cwd=folder, check=True
+    )
+    return done.stdout

@@ -50,6 +50,12 @@ def _job_families(snapshot: Snapshot) -> list[Family]:
             "Bytes of done downloads.",
             [("", snapshot.hashed_bytes)],
         ),
+        (
+            "hosts_resting",
+            "gauge",
+            "Hosts that asked for rest or could not be reached.",
+            [("", snapshot.hosts_resting)],
+        ),
         ("submitted_total", "counter", "Submissions by token.", _submitted(snapshot.submitted)),
     ]
 
