@@ -77,7 +77,7 @@ def as_json(value: object, status: str = "200 OK", *headers: str) -> Raw:
 
 
 def error(status: str, code: str, message: str, *headers: str, **more: object) -> Raw:
-    return as_json({"error": {"code": code, "message": message}, **more}, status, *headers)
+    return as_json({"error": {"code": code, "message": message, **more}}, status, *headers)
 
 
 def batch(status: str = "done", /, *headers: str, **counts: int) -> Raw:

@@ -315,8 +315,8 @@ def _json(answer: requests.Response) -> dict[str, Any]:
 def _said(answer: requests.Response) -> str:
     """Return the message of an error as md5light writes it, and its bad lines, else nothing."""
     match _json(answer):
-        case {"error": {"code": str(), "message": str(message)}, **rest}:
-            return "\n".join([visible(message), *_bad_lines(rest.get("lines"))])
+        case {"error": {"code": str(), "message": str(message), **more}}:
+            return "\n".join([visible(message), *_bad_lines(more.get("lines"))])
     return ""
 
 
