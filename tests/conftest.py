@@ -1,11 +1,11 @@
-"""What several test modules need: a queue on a clock of its own."""
+"""What several test modules need: a queue on a clock of its own, and a browser."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,12 @@ from md5light.queue.outbox import Outbox
 from tests.downloads import Fetch, downloading
 from tests.origin import Origin
 from tests.postgresql import PostgreSQLServer
+from tests.service import Service
+
+if TYPE_CHECKING:  # a browser takes its time to be imported, and few tests need one
+    from playwright.sync_api import Browser
+
+    from tests.browser import Open
 
 
 class Clock:
@@ -110,3 +116,20 @@ def queue(make_queue: MakeQueue) -> Queue:
 @pytest.fixture
 def outbox(database: Database) -> Outbox:
     return Outbox(database, lease_seconds=60, retry_seconds=30, give_up_seconds=4 * 86400)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    from tests.browser import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Browser, service: Service) -> Iterator[Open]:
+    """Open a page of the test module's service, each in a new browser; see tests/browser.py."""
+    from tests.browser import opening
+
+    with opening(browser, service.url) as open_page:
+        yield open_page

@@ -65,10 +65,10 @@ def make_app(
     queue: Queue, batches: Batches, totals: Totals, health: Health, config: Config
 ) -> WSGI:
     """Make the WSGI application that answers from `queue`, `batches` and `totals`."""
-    app = _JSONErrors()
-    app.catchall = False  # exceptions are logged and answered by the layer around
     root = urlsplit(config.server.base_url).path
-    page = Page(root, config.server.base_url, health)
+    page = Page(config, health, batches)
+    app = _Errors(page)
+    app.catchall = False  # exceptions are logged and answered by the layer around
     guard = Guard(config.download)
     api = _API(queue, totals, config, guard, root)
     batch_api = BatchAPI(batches, guard, config, root)
@@ -89,16 +89,20 @@ def make_app(
     route("/check", "GET", api.check)
     route("/jobs/<job_id>", "GET", api.show, page.job)
     route("/jobs/<job_id>", "DELETE", api.cancel)
+    route("/jobs/<job_id>/retry", "POST", api.retry, page.changed)
     if config.server.max_batch_lines:
-        route("/batches", "POST", batch_api.submit)
-    route("/batches/<batch_id>", "GET", batch_api.show)
+        route("/batches", "POST", batch_api.submit, page.taken)
+    route("/batches/<batch_id>", "GET", batch_api.show, page.batch)
     route("/batches/<batch_id>", "DELETE", batch_api.cancel)
     route("/batches/<batch_id>/manifest", "GET", batch_api.manifest)
-    route("/batches/<batch_id>/retry", "POST", batch_api.retry)
+    route("/batches/<batch_id>/retry", "POST", batch_api.retry, page.changed)
+    # A form can't send DELETE.
+    route("/jobs/<job_id>/cancel", "POST", api.cancel, page.changed)
+    route("/batches/<batch_id>/cancel", "POST", batch_api.cancel, page.changed)
     route("/healthz", "GET", api.health)
     route("/readyz", "GET", api.readiness)
     route("/metrics", "GET", api.metrics)
-    route("/openapi.json", "GET", api.openapi)
+    route("/openapi.json", "GET", api.openapi, page.api)
     return behind(config.server.trusted_proxy, observed(app))
 
 
@@ -113,25 +117,25 @@ def _rendered(
     `checks` come first; each raises a Problem where the request is to be refused.
     """
 
-    def respond(**arguments: str) -> bottle.HTTPResponse:
-        request = bottle.request
-        try:
-            for check in checks:
-                check(request.environ)
-            outcome: Answer | Problem = handle(**arguments)
-        except DatabaseUnavailable as reason:
-            health.database_failed(reason)
-            outcome = _try_later(
-                "database_unavailable", "The database does not answer or can't be written now."
-            )
-        except (Problem, Refused, TooMany, QueueFull) as error:
-            outcome = _problem(error)
-        if page and prefers_html(request.headers):
+    def render(outcome: Answer | Problem) -> bottle.HTTPResponse:
+        if page and prefers_html(bottle.request.headers):
             return page(outcome)
         response = as_json(outcome)
         if page:
             response.set_header("Vary", "Accept")
         return response
+
+    def respond(**arguments: str) -> bottle.HTTPResponse:
+        try:
+            for check in checks:
+                check(bottle.request.environ)
+            return render(handle(**arguments))
+        except DatabaseUnavailable as reason:
+            health.database_failed(reason)
+            message = "The database does not answer or can't be written now."
+            return render(_try_later("database_unavailable", message))
+        except (Problem, Refused, TooMany, QueueFull) as error:
+            return render(_problem(error))
 
     return respond
 
@@ -150,8 +154,15 @@ def _try_later(code: str, message: str) -> Problem:
     return Problem(503, code, message, retry_after=RETRY_AFTER_SECONDS)
 
 
-class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
-    """A Bottle whose own errors (404, 405, malformed multipart) have the documented form."""
+class _Errors(bottle.Bottle):  # type: ignore[misc]
+    """A Bottle whose own errors (404, 405, malformed multipart) have the documented form.
+
+    A browser gets a page where there is nothing.
+    """
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self._page = page
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer; what is not UTF-8 in the path is replaced first.
@@ -163,7 +174,9 @@ class _JSONErrors(bottle.Bottle):  # type: ignore[misc]
         answered: Iterable[bytes] = super().__call__(environ, start_response)
         return answered
 
-    def default_error_handler(self, error: bottle.HTTPError) -> bytes:
+    def default_error_handler(self, error: bottle.HTTPError) -> bytes | bottle.HTTPResponse:
+        if error.status_code == 404 and prefers_html(bottle.request.headers):
+            return self._page.nothing()
         bottle.response.content_type = "application/json"
         if error.status_code == 405:  # Bottle answers HEAD wherever GET is, but does not tell
             allowed = bottle.response.get_header("Allow").replace("GET", "GET,HEAD")
@@ -186,6 +199,8 @@ class _API:
     def submit(self) -> Answer:
         fields = forms.submission(bottle.request)
         text = forms.required(fields, "url")
+        if prefers_html(bottle.request.headers):
+            text = forms.completed(text)
         url = urls.parse(text)
         self._guard.check(url)
         email = fields.get("email")
@@ -220,6 +235,17 @@ class _API:
             raise Problem(409, "job_finished", f"The job has ended: it is {job.status}.")
         log.info("canceled", job=job_id)
         return Answer(200, job)
+
+    def retry(self, job_id: str) -> Answer:
+        retried = self._queue.retry(job_id)
+        job = self._queue.get(job_id)
+        if job is None:
+            return NOT_FOUND
+        if not retried:
+            message = f"Only a failed or canceled job can be retried: it is {job.status}."
+            raise Problem(409, "nothing_to_retry", message)
+        log.info("retried", job=job_id)
+        return Answer(202, job, {"Location": f"{self._root}/jobs/{job_id}", "Retry-After": "1"})
 
     def health(self) -> Answer:
         return Answer(200, {"status": "ok"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
@@ -21,6 +22,11 @@ FORM = "application/x-www-form-urlencoded"
 
 #: how most unknown parameters of a submission come about
 NOT_ENCODED = '; was the URL not encoded? curl --data-urlencode "url=…" does it'
+
+#: a host with a dot in its name or a port behind it, where a scheme would be
+WITHOUT_SCHEME = re.compile(
+    r"(?:(?:[^\s:/?#@.]+\.)+[^\s:/?#@.]+(?::[0-9]+)?|[^\s:/?#@]+:[0-9]+)(?:[/?#].*)?", re.DOTALL
+)
 
 #: characters of an unknown name that a message repeats
 SHOWN_CHARACTERS = 100
@@ -55,6 +61,12 @@ def required(fields: dict[str, str], name: str) -> str:
     if not fields.get(name):
         raise Refused("missing_parameter", f"`{name}` is missing.")
     return fields[name]
+
+
+def completed(url: str) -> str:
+    """Return a URL as a person types or pastes it with the blanks gone and the scheme added."""
+    url = url.strip()
+    return f"https://{url}" if WITHOUT_SCHEME.fullmatch(url) else url
 
 
 def wanted(fields: dict[str, str]) -> Wanted:

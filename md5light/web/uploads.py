@@ -170,6 +170,8 @@ def _multipart(text: Text, content_type: str) -> tuple[int, int, list[tuple[str,
             lists.append((start, end))
         else:
             fields.append((name, _option(name, text[start : min(end, start + MAX_FIELD_BYTES)])))
+    if len(lists) > 1:  # a form has a field for lines and one for a file, and sends both
+        lists = [(start, end) for start, end in lists if end > start] or lists[:1]
     if not lists:
         raise Refused("missing_parameter", "`list` is missing: curl -F list=@FILE sends it.")
     if len(lists) > 1:

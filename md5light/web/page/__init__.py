@@ -1,4 +1,4 @@
-"""The page for people: one to submit URLs, one for each job, and the files they are made of.
+"""The pages for people: one to submit, one for each job and each batch, and the API's description.
 
 It renders what the API returns and does no more. The script does the same as a browser without one,
 only without leaving the page: it fetches the very pages of the jobs and takes over what has
@@ -8,18 +8,25 @@ changed. So all words are written here, once, and escaped by the templates.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import bottle
 
+from md5light.config import Config
 from md5light.job import Job
+from md5light.queue.batches import Batches
 from md5light.web.answers import Answer, Problem
 from md5light.web.health import Health
 from md5light.web.page.browser import preferred_language
-from md5light.web.page.card import make_card
+from md5light.web.page.card import compare, make_card
 from md5light.web.page.language import LANGUAGES, Language
+from md5light.web.page.listed import NOTHING_LISTED, listed
+from md5light.web.page.reference import calls
+from md5light.web.page.report import LABELS_OF_STATUSES, PAGE_LINES, Part, make_report
 
 FOLDER = Path(__file__).parent
 
@@ -46,6 +53,18 @@ LONGEST_REFRESH_SECONDS = 30
 #: the fields of the form
 FIELDS = ("url", "email")
 
+#: the templates of whole pages
+TEMPLATES = ("home", "job", "batch", "api", "problem")
+
+#: what a list's form offers: the value of `digests`, and its label or the label's name
+DIGESTS = (
+    ("", "MD5"),
+    ("sha256", "MD5, SHA-256"),
+    ("sha1", "MD5, SHA-1"),
+    ("sha512", "MD5, SHA-512"),
+    ("sha1 sha256 sha512", "all_digests"),
+)
+
 #: the field of the form that a refusal is about, by its code; others are about neither
 WRONG_FIELDS = {
     "missing_parameter": "url",
@@ -58,22 +77,24 @@ WRONG_FIELDS = {
 
 
 class Page:
-    """Renders pages, each as a whole answer to the request at hand; `root` is its path prefix."""
+    """Renders pages, each as a whole answer to the request at hand."""
 
-    def __init__(self, root: str, base_url: str, health: Health) -> None:
-        self._root = root
-        self._base_url = base_url
+    def __init__(self, config: Config, health: Health, batches: Batches) -> None:
+        self._base_url = config.server.base_url
+        self._root = urlsplit(self._base_url).path
+        self._takes_lists = config.server.max_batch_lines > 0
         self._health = health
+        self._batches = batches
         self._files = {name: (FOLDER / name).read_bytes() for name in FILES}
         self._version = hashlib.sha256(b"".join(self._files.values())).hexdigest()[:12]
         self._templates = {
             name: bottle.SimpleTemplate(name=f"{name}.html", lookup=[str(FOLDER)])
-            for name in ("home", "job", "problem")
+            for name in TEMPLATES
         }
 
     def home(self) -> bottle.HTTPResponse:
-        """Show the form."""
-        return self._home(200, {}, problem="", wrong="", fields=dict.fromkeys(FIELDS, ""))
+        """Show the forms; `url` of the query fills the field."""
+        return self._home(fields={"url": bottle.request.query.getunicode("url", ""), "email": ""})
 
     def file(self, version: str, name: str) -> bottle.HTTPResponse:
         """Hand out one of FILES."""
@@ -86,39 +107,106 @@ class Page:
     def job(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
         """Show one job, that there is none, or why it can't be shown."""
         if isinstance(outcome, Problem):
-            problem = _language().reason(outcome.code, outcome.message)
-            return self._render("problem", outcome.status, outcome.headers, problem=problem)
+            return self._problem(outcome)
         if not isinstance(outcome.value, Job):
             return self._render("problem", outcome.status, problem=_language().text["no_such_job"])
-        job, now = outcome.value, time.time()
-        refresh = min(LONGEST_REFRESH_SECONDS, round(2 + (now - job.created_at) / 10))
+        job, now, language = outcome.value, time.time(), _language()
         settled = job.finished and job.mail != "waiting"
-        card = make_card(job, _language(), now, no_worker=self._health.no_worker)
-        return self._render("job", card=card, refresh=0 if settled else refresh)
+        pasted = bottle.request.query.getunicode("digest", "") if job.status == "done" else ""
+        return self._render(
+            "job",
+            card=make_card(job, language, now, no_worker=self._health.no_worker),
+            refresh=0 if settled else _refresh(now - job.created_at),
+            compared=pasted,
+            comparison=compare(job, pasted, language.text) if pasted.strip() else None,
+        )
+
+    def batch(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
+        """Show one batch and a page of its lines, that there is none, or why it can't be shown."""
+        if isinstance(outcome, Problem):
+            return self._problem(outcome)
+        batch = self._batches.get(outcome.value.get("id", ""))
+        if batch is None:
+            problem = _language().text["no_such_batch"]
+            return self._render("problem", outcome.status, problem=problem)
+        part, now = _part(), time.time()
+        entries = self._batches.entries(
+            batch.id,
+            after=part.after,
+            limit=PAGE_LINES + 1,
+            statuses=[part.status] if part.status else (),
+        )
+        result = self._batches.result(batch)
+        settled = batch.ended and batch.mail != "waiting"
+        return self._render(
+            "batch",
+            report=make_report(batch, result, part, entries, _language(), now),
+            refresh=0 if settled else _refresh(now - batch.created_at),
+            address=self._address(),
+        )
 
     def submitted(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
         """Show what became of a form: its job, or the form again with what is wrong about it."""
         if isinstance(outcome, Answer):
-            location = f"{self._root}/jobs/{outcome.value['id']}"
-            return bottle.HTTPResponse("", 303, {**PAGE_HEADERS, "Location": location})
-        problem = _language().reason(outcome.code, outcome.message)
-        fields = {name: bottle.request.forms.getunicode(name, "") for name in FIELDS}
+            return self._see(f"/jobs/{outcome.value['id']}")
         return self._home(
             outcome.status,
             outcome.headers,
-            problem=problem,
+            problem=_reason(outcome),
             wrong=WRONG_FIELDS.get(outcome.code),
-            fields=fields,
+            fields={name: bottle.request.forms.getunicode(name, "") for name in FIELDS},
         )
 
-    def _home(
-        self, status: int, headers: Mapping[str, str], **values: object
-    ) -> bottle.HTTPResponse:
+    def taken(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
+        """Show what became of a list: its batch, or the form again with what is wrong about it."""
+        if isinstance(outcome, Answer):
+            return self._see(f"/batches/{outcome.value['id']}")
+        refused = listed(bottle.request, outcome, _reason(outcome), _language())
+        return self._home(outcome.status, outcome.headers, listed=refused)
+
+    def changed(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
+        """Show the job or the batch that a button was for, also where it had ended before."""
+        if isinstance(outcome, Problem) and outcome.status != 409:
+            return self._problem(outcome)
+        return self._see(bottle.request.path.rpartition("/")[0])
+
+    def api(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
+        """Show the description of the API with commands to copy."""
+        if isinstance(outcome, Problem):
+            return self._problem(outcome)
+        return self._render("api", calls=calls(json.loads(outcome.value), self._address()))
+
+    def nothing(self) -> bottle.HTTPResponse:
+        """Say that there is nothing at this path."""
+        return self._render("problem", 404, problem=_language().text["no_such_page"])
+
+    def _problem(self, problem: Problem) -> bottle.HTTPResponse:
+        return self._render("problem", problem.status, problem.headers, problem=_reason(problem))
+
+    def _see(self, path: str) -> bottle.HTTPResponse:
+        return bottle.HTTPResponse("", 303, {**PAGE_HEADERS, "Location": f"{self._root}{path}"})
+
+    def _address(self) -> str:
+        """Return the address that readers know the service by."""
         request = bottle.request
         scheme, host = request.environ["wsgi.url_scheme"], request.get_header("Host", "")
-        address = self._base_url or f"{scheme}://{host}"
-        no_worker = self._health.no_worker
-        return self._render("home", status, headers, address=address, no_worker=no_worker, **values)
+        return self._base_url or f"{scheme}://{host}"
+
+    def _home(
+        self, status: int = 200, headers: Mapping[str, str] = {}, **values: object
+    ) -> bottle.HTTPResponse:
+        text = _language().text
+        shown = {
+            "address": self._address(),
+            "no_worker": self._health.no_worker,
+            "takes_lists": self._takes_lists,
+            "digests": [(value, text.get(label, label)) for value, label in DIGESTS],
+            "problem": "",
+            "wrong": "",
+            "fields": dict.fromkeys(FIELDS, ""),
+            "listed": NOTHING_LISTED,
+        }
+        return self._render("home", status, headers, **{**shown, **values})
 
     def _render(
         self, template: str, status: int = 200, headers: Mapping[str, str] = {}, **values: object
@@ -136,3 +224,22 @@ class Page:
 
 def _language() -> Language:
     return LANGUAGES[preferred_language(bottle.request.headers)]
+
+
+def _reason(problem: Problem) -> str:
+    sent = bottle.request.get_header("Authorization")
+    code = "wrong_token" if problem.code == "unauthorized" and sent else problem.code
+    return _language().reason(code, problem.message)
+
+
+def _refresh(age: float) -> int:
+    """Return the seconds after which a page of something so old is loaded again."""
+    return min(LONGEST_REFRESH_SECONDS, round(2 + age / 10))
+
+
+def _part() -> Part:
+    """Read which lines are asked for; what can't be read asks for the first ones of any status."""
+    query = bottle.request.query
+    status, after = query.get("status", ""), query.get("after", "")
+    is_number = after.isascii() and after.isdigit() and len(after) < 10
+    return Part(status if status in LABELS_OF_STATUSES else "", int(after) if is_number else 0)

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from md5light.download import urls
 from md5light.errors import Refused
 from md5light.finding import LABELS, looks_like_page
-from md5light.job import Job, error_of
+from md5light.job import Job, error_of, rfc3339
+from md5light.lists import digests, writing
+from md5light.lists.entry import Entry
+from md5light.lists.names import unquote_name
 from md5light.web.page.language import Language
+
+
+class Fact(NamedTuple):
+    """A label and what it stands for."""
+
+    label: str
+    value: str
+    #: where the value is a point in time: as RFC 3339 has it
+    moment: str | None = None
+
+
+class Comparison(NamedTuple):
+    """Whether a digest that the reader brought is the file's."""
+
+    #: matched, mismatched, or neither where it can't be told
+    check: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -17,10 +39,14 @@ class Card:
     """What the templates show of a job; all of it is plain text, escaped by them."""
 
     job: Job
-    #: the last part of the URL's path, or else the host
+    #: the last part of the URL's path, decoded, or else the host
     name: str
     #: the state in a word
     status: str
+    #: how much of a running job is there, in percent; empty where that is unknown
+    progress: str
+    #: the MD5 and the name as md5sum writes them
+    sum_line: str
     #: why the job, or its latest attempt, failed
     reason: str
     #: label and value of each further digest
@@ -29,8 +55,8 @@ class Card:
     verdict: str
     #: size, progress, rate, times: the line at the card's foot
     figures: str
-    #: label and value of what only the job's own page shows
-    facts: list[tuple[str, str]]
+    #: what only the job's own page shows
+    facts: list[Fact]
 
 
 def make_card(job: Job, language: Language, now: float, *, no_worker: bool = False) -> Card:
@@ -38,13 +64,59 @@ def make_card(job: Job, language: Language, now: float, *, no_worker: bool = Fal
     return Card(
         job=job,
         name=_name(job.url),
-        status=language.text[job.status],
+        status=language.text["again" if _waits_again(job) else job.status],
+        progress=_percent(job, language),
+        sum_line=_sum_line(job),
         reason=_reason(job, language),
         digests=[(LABELS[name], value) for name, value in job.further.items() if value],
         verdict=_verdict(job, language.text),
         figures=" · ".join(_figures(job, language, now, no_worker)),
         facts=_facts(job, language),
     )
+
+
+def compare(job: Job, pasted: str, text: dict[str, str]) -> Comparison:
+    """Compare a done job's digests with the one in `pasted`, whose algorithm its length tells."""
+    try:
+        parsed = digests.parse(pasted.strip().split(maxsplit=1)[0] if pasted.strip() else "")
+    except Refused:
+        parsed = None
+    if parsed is None:
+        return Comparison("", text["no_digest"])
+    algorithm, digest = parsed
+    found = {"md5": job.md5, **job.further}.get(algorithm)
+    if not found:
+        return Comparison("", text["not_computed"].format(name=LABELS[algorithm]))
+    check, said = ("matched", "equal") if found == digest else ("mismatched", "different")
+    return Comparison(check, text[said].format(name=LABELS[algorithm]))
+
+
+def moment(label: str, seconds: float, language: Language) -> Fact:
+    """Return a fact that is a point in time."""
+    return Fact(label, language.time(seconds), rfc3339(seconds))
+
+
+def name_list(names: Iterable[str], text: dict[str, str]) -> str:
+    """List what can be expected of a file, by name."""
+    return ", ".join(_label(name, text) for name in names)
+
+
+def _waits_again(job: Job) -> bool:
+    return job.status == "queued" and job.attempts > 0
+
+
+def _percent(job: Job, language: Language) -> str:
+    if job.status != "running" or not job.bytes_total:
+        return ""
+    return language.percent(min(job.bytes_done, job.bytes_total), job.bytes_total)
+
+
+def _sum_line(job: Job) -> str:
+    if not job.md5:
+        return ""
+    entry = Entry(1, job.url, job.url, "hashed", digests={"md5": job.md5})
+    line = b"".join(writing.write([entry], "md5sum", names="basename"))
+    return line.decode().removesuffix("\n")
 
 
 def _reason(job: Job, language: Language) -> str:
@@ -57,8 +129,7 @@ def _reason(job: Job, language: Language) -> str:
 def _verdict(job: Job, text: dict[str, str]) -> str:
     if job.check != "mismatched":
         return text[job.check] if job.check else ""
-    different = ", ".join(_label(name, text) for name in job.differing)
-    verdict = text["mismatched"].format(different=different)
+    verdict = text["mismatched"].format(different=name_list(job.differing, text))
     if looks_like_page(job.content_type):
         verdict += " " + text["page"].format(type=job.content_type)
     return verdict
@@ -69,7 +140,7 @@ def _label(name: str, text: dict[str, str]) -> str:
 
 
 def _name(url: str) -> str:
-    return re.split(r"[?#]", url)[0].rstrip("/").rpartition("/")[2]
+    return unquote_name(re.split(r"[?#]", url)[0].rstrip("/").rpartition("/")[2])
 
 
 def _figures(job: Job, language: Language, now: float, no_worker: bool) -> list[str]:
@@ -117,23 +188,26 @@ def _waiting(job: Job, language: Language, now: float) -> list[str]:
     ]
 
 
-def _facts(job: Job, language: Language) -> list[tuple[str, str]]:
+def _facts(job: Job, language: Language) -> list[Fact]:
     text = language.text
-    facts = {
+    expected = [
+        Fact(text["expected"].format(name=_label(name, text)), _expected(value, language))
+        for name, value in job.expected.items()
+    ]
+    known = {
         "size": language.bytes(job.size) if job.size is not None else "",
         "content_type": job.content_type,
         "last_modified": job.last_modified,
         "final_url": _redirected_to(job),
         "attempts": _attempts(job, text),
-        "created_at": language.time(job.created_at),
-        "finished_at": language.time(job.finished_at) if job.finished_at else "",
-        "mail": _mail(job, text),
     }
-    expected = [
-        (text["expected"].format(name=_label(name, text)), _expected(value, language))
-        for name, value in job.expected.items()
-    ]
-    return [*expected, *((text[name], value) for name, value in facts.items() if value)]
+    facts = [Fact(text[name], value) for name, value in known.items() if value]
+    facts.append(moment(text["created_at"], job.created_at, language))
+    if job.finished_at:
+        facts.append(moment(text["finished_at"], job.finished_at, language))
+    if job.mail != "none":
+        facts.append(Fact(text["mail"], _mail(job, text)))
+    return [*expected, *facts]
 
 
 def _expected(value: int | str, language: Language) -> str:
@@ -154,6 +228,4 @@ def _attempts(job: Job, text: dict[str, str]) -> str:
 
 
 def _mail(job: Job, text: dict[str, str]) -> str:
-    if job.mail == "none":
-        return ""
     return text[f"mail_{job.mail}"] if job.finished else text["mail_promised"]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from md5light.web.page.words import ORDER, REASONS, TEXTS
+from md5light.web.page.reasons import KINDS, REASONS, RULES
+from md5light.web.page.words import ORDER, TEXTS
 
 NO_BREAK = "\u00a0"
 
@@ -28,6 +29,8 @@ class Language:
         #: every text by its name
         self.text = {key: texts[place] for key, texts in TEXTS.items()}
         self._reasons = {code: reasons[place] for code, reasons in REASONS.items()}
+        self._kinds = {code: kinds[place] for code, kinds in KINDS.items()}
+        self._rules = {} if name == "en" else RULES
         self._thousands, self._decimal = marks
         self._byte = byte
         self._size_units = size_units
@@ -68,12 +71,22 @@ class Language:
         """Write a point in time, in UTC: the server does not know where its reader is."""
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
+    def percent(self, part: float, whole: float) -> str:
+        """Write a share, rounded down: a hundred means that all is there."""
+        return self.text["percent"].format(number=int(100 * part / whole))
+
     def reason(self, code: str, message: str) -> str:
         """Say in plain words what an error's code means; for an unknown one return `message`."""
         if code not in self._reasons:
             return message
-        number = re.search(r"\d+", message)
-        return self._reasons[code].format(number=number[0] if number else "", message=message)
+        number = re.search(r"\d[\d,]*", message)
+        return self._reasons[code].format(
+            number=number[0] if number else "", message=self._rules.get(message, message)
+        )
+
+    def kind(self, code: str) -> str:
+        """Say in plain words what failures of one code have in common."""
+        return self._kinds.get(code) or self._reasons.get(code, code)
 
 
 def _english_byte(count: int) -> str:

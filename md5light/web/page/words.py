@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from md5light.download.urls import MAX_CHARACTERS
-
 #: the languages in the order of the texts below
 ORDER = ("en", "ru")
 
@@ -89,119 +87,84 @@ TEXTS = {
     "done": ("Done", "Готово"),
     "failed": ("Failed", "Не удалось"),
     "canceled": ("Canceled", "Отменено"),
-}
-
-#: why a job failed or a request was refused, by its code; `{message}` is the API's own message, and
-#: `{number}` the first number in it
-REASONS = {
-    # of failed jobs
-    "address_not_allowed": (
-        "This URL leads into a private network, where the service does not go.",
-        "Этот URL ведёт в закрытую сеть, туда сервис не обращается.",
+    "again": ("Waiting again", "Ждёт новой попытки"),
+    "percent": ("{number}\u00a0%", "{number}\u00a0%"),
+    # what can be done with a job or a batch
+    "cancel": ("Cancel", "Отменить"),
+    "retry": ("Try again", "Попробовать снова"),
+    "retry_failed": ("Retry the failed", "Повторить неудавшиеся"),
+    "remove": ("Remove {name} from the list", "Убрать {name} из списка"),
+    "copy_line": ("Copy md5sum line", "Скопировать строку md5sum"),
+    "compare_with": ("Compare with a digest", "Сравнить с контрольной суммой"),
+    "compare": ("Compare", "Сравнить"),
+    "equal": ("Equal: the {name} is the same.", "Совпадает: {name} тот же."),
+    "different": (
+        "Different: the {name} of the file is not this one.",
+        "Не совпадает: {name} файла другой.",
     ),
-    "port_not_allowed": (
-        "The service does not download from port {number}.",
-        "Сервис не скачивает с порта {number}.",
+    "not_computed": (
+        "This is a {name}, and it was not computed for this file.",
+        "Это {name}, а для этого файла её не вычисляли.",
     ),
-    "name_not_found": (
-        "No server of this name was found. Is the name spelt right?",
-        "Сервер с таким именем не найден. Нет ли в имени опечатки?",
+    "no_digest": (
+        "This is no MD5, SHA-1, SHA-256 or SHA-512.",
+        "Это не MD5, не SHA-1, не SHA-256 и не SHA-512.",
     ),
-    "connection_failed": (
-        "The server could not be reached, or it broke off the connection.",
-        "Не удалось соединиться с сервером, или он оборвал соединение.",
+    "notify": ("Notify me when it is done", "Уведомить, когда будет готово"),
+    # lists
+    "list": ("Many files at once: a list", "Много файлов сразу: список"),
+    "lines": ("One URL a line", "По одному URL в строке"),
+    "lines_help": (
+        "A digest or a size that you expect may follow the URL. Lists as md5sum and sha256sum write"
+        " them are read too, and CSV, TSV, JSON.",
+        "После URL можно указать ожидаемую контрольную сумму или размер. Подойдёт и список, как его"
+        " пишут md5sum и sha256sum, а также CSV, TSV и JSON.",
     ),
-    "tls_failed": (
-        "No secure connection to the server was possible: its certificate is not trusted, or"
-        " encryption failed.",
-        "Не удалось установить защищённое соединение: сертификату сервера нельзя доверять, или"
-        " произошёл сбой TLS.",
+    "file": ("or a file with the lines", "или файл со строками"),
+    "options": ("Options", "Дополнительно"),
+    "name": ("Name of the list", "Название списка"),
+    "digests": ("Digests", "Контрольные суммы"),
+    "all_digests": ("MD5 and all others", "MD5 и все остальные"),
+    "base": ("URL that names are joined to", "URL, к которому добавляются имена"),
+    "skip_invalid": (
+        "Take the list even where lines can't be read; they count as failed",
+        "Принять список, даже если не все строки понятны: такие считаются неудавшимися",
     ),
-    "timed_out": (
-        "The server was silent for too long, or the download took too long.",
-        "Сервер слишком долго молчал, или загрузка заняла слишком много времени.",
+    "submit_list": ("Get the sums", "Узнать суммы"),
+    "line": ("Line", "Строка"),
+    "wrong": ("What is wrong", "Что не так"),
+    "list_of": ("List of {count} files", "Список файлов: {count}"),
+    "files_done": ("{done} of {total} files", "{done} из {total} файлов"),
+    "files_rate": ("{number} files/s", "{number} файлов/с"),
+    "filter": ("Lines by status", "Строки по состоянию"),
+    "all": ("All", "Все"),
+    "waiting": ("Waiting", "В очереди"),
+    "hashed": ("Done", "Готово"),
+    "matched_lines": ("Matched", "Совпало"),
+    "mismatched_lines": ("Mismatched", "Не совпало"),
+    "errors": ("Why lines failed", "Почему не удалось"),
+    "why": ("Reason", "Причина"),
+    "how_many": ("Lines", "Строк"),
+    "first_lines": ("Such as", "Например"),
+    "format": ("Format of the list", "Формат списка"),
+    "manifest": ("Download the results", "Скачать результаты"),
+    "share": ("Link to share", "Ссылка, чтобы поделиться"),
+    "lines_title": ("Lines", "Строки"),
+    "lines_from": ("Lines {first} to {last}", "Строки с {first} по {last}"),
+    "file_of_line": ("File", "Файл"),
+    "result": ("Result", "Результат"),
+    "no_lines": ("There are no such lines.", "Таких строк нет."),
+    "first_page": ("First lines", "Первые строки"),
+    "next_page": ("Next lines", "Следующие строки"),
+    "no_such_batch": (
+        "There is no list at this address. It may have been removed.",
+        "По этому адресу списка нет. Возможно, его уже удалили.",
     ),
-    "http_status": (
-        "Instead of the file the server sent the error {number}.",
-        "Вместо файла сервер прислал ошибку {number}.",
-    ),
-    "too_many_redirects": (
-        "The server redirects again and again.",
-        "Сервер перенаправляет снова и снова.",
-    ),
-    "bad_redirect": (
-        "The server redirects to something that can't be downloaded.",
-        "Сервер перенаправляет на то, что нельзя скачать.",
-    ),
-    "too_large": (
-        "The file is larger than this service accepts.",
-        "Файл больше, чем принимает этот сервис.",
-    ),
-    "incomplete": (
-        "The connection broke off before the file had arrived whole.",
-        "Соединение оборвалось раньше, чем файл пришёл целиком.",
-    ),
-    "bad_response": (
-        "The server's answer makes no sense.",
-        "Ответ сервера не удалось разобрать.",
-    ),
-    "worker_lost": (
-        "Something went wrong with the service itself, at every attempt. You may submit the URL"
-        " again.",
-        "Что-то пошло не так в самом сервисе, при каждой попытке. URL можно отправить ещё раз.",
-    ),
-    "canceled": ("The job was canceled.", "Задание отменено."),
-    # of refused requests
-    "missing_parameter": ("Enter the URL of a file.", "Укажите URL файла."),
-    "invalid_url": (
-        "This is no URL that can be downloaded. It has to begin with http:// or https:// and to"
-        f" have at most {MAX_CHARACTERS:,} characters, and no password, space or invisible"
-        " character.",
-        "По такому URL ничего не скачать. Он должен начинаться с http:// или https://, быть не"
-        f" длиннее {MAX_CHARACTERS} символов и не содержать пароля, пробелов и невидимых символов.",
-    ),
-    "invalid_email": (
-        "This is not a mail address to which the service can write.",
-        "На такой почтовый адрес сервис написать не может.",
-    ),
-    "too_many_submits": (
-        "That was a lot of files at once. Please go on in a minute.",
-        "Слишком много файлов сразу. Продолжите, пожалуйста, через минуту.",
-    ),
-    "too_many_unfinished": (
-        "As many of your files are waiting as this service takes from one person. Please go on"
-        " when some are done.",
-        "В очереди уже столько ваших файлов, сколько сервис принимает от одного человека."
-        " Продолжите, когда часть будет готова.",
-    ),
-    "too_many_mails": (
-        "This mail address has been sent many results lately. Try later, or leave the address out.",
-        "На этот адрес недавно ушло много писем. Попробуйте позже или не указывайте адрес.",
-    ),
-    "unauthorized": (
-        "This service is for those who have a token. Send it once more, and log in with the name"
-        " and the token when the browser asks.",
-        "Этот сервис — для тех, у кого есть токен. Отправьте ещё раз и войдите: браузер спросит имя"
-        " и токен.",
-    ),
-    "too_many_failures": (
-        "There were too many wrong tokens from your address. Please try again in a minute.",
-        "С вашего адреса слишком часто приходил неверный токен. Попробуйте снова через минуту.",
-    ),
-    "tokens_unavailable": (
-        "The service can't check tokens just now. Please try again in a moment.",
-        "Сервис временно не может проверить токен. Попробуйте, пожалуйста, чуть позже.",
-    ),
-    "queue_full": (
-        "Too many files are waiting. Please try again in a few minutes.",
-        "Слишком много файлов ждут своей очереди. Попробуйте, пожалуйста, через несколько минут.",
-    ),
-    "database_unavailable": (
-        "The service can't do this just now. Please try again in a moment.",
-        "Сервис временно не может этого сделать. Попробуйте, пожалуйста, чуть позже.",
-    ),
-    "cross_site": (
-        "This form was sent by another web site, so nothing was done. {message}",
-        "Эту форму отправил другой сайт, поэтому ничего не сделано. {message}",
+    # other pages
+    "no_such_page": ("There is nothing at this address.", "По этому адресу ничего нет."),
+    "api_title": ("The API", "API"),
+    "api_lead": (
+        "What a script can ask of this service. Programs find the same in",
+        "Что может запросить скрипт. Для программ то же самое описано в файле",
     ),
 }
