@@ -80,6 +80,7 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
 
 def test_both_services_have_the_same_sandbox() -> None:
     own = {
+        "Environment",
         "ExecStart",
         "TimeoutStopSec",
         "LoadCredential",
