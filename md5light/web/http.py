@@ -61,6 +61,9 @@ LIST_ENVELOPE_BYTES = 64 * 1024
 #: written or sent at once: each takes a descriptor and room on the disk
 MAX_LISTS, MAX_MANIFESTS = 16, 48
 
+#: seconds of silence after which a client gives its place among them to another
+LIST_SILENCE_SECONDS = 10.0
+
 #: threads that read lists and write manifests
 LIST_THREADS = 4
 
@@ -236,14 +239,29 @@ class _Bounds:
         self.adjustments.max_request_body_size = max_list_bytes + LIST_ENVELOPE_BYTES + 1
         self._loop = loop
 
-    def are_reached(self, request: _Parser) -> bool:
-        """Tell whether `request`, which counts itself, is one too many of its kind."""
+    def have_place(self, request: _Parser) -> bool:
+        """Tell whether `request`, which counts itself, may go on.
+
+        The one that has been silent for longest gives its place to it.
+        """
         channels = [entry for entry in list(self._loop.values()) if isinstance(entry, _Channel)]
         if request.has_large_list:
-            return sum(channel.takes_list for channel in channels) > MAX_LISTS
-        return request.wants_manifest and (
-            sum(channel.sends_manifest for channel in channels) > MAX_MANIFESTS
-        )
+            same = [channel for channel in channels if channel.takes_list]
+            return len(same) <= MAX_LISTS or _close_silent(same)
+        if request.wants_manifest:
+            same = [channel for channel in channels if channel.sends_manifest]
+            return len(same) <= MAX_MANIFESTS or _close_silent(same)
+        return True
+
+
+def _close_silent(channels: list[_Channel]) -> bool:
+    """Close the channel that waits for its client for longest; False where none does for long."""
+    waiting = [channel for channel in channels if not channel.requests]
+    silent = min(waiting, key=lambda channel: channel.last_activity, default=None)
+    if silent is None or time.time() - silent.last_activity < LIST_SILENCE_SECONDS:
+        return False
+    silent.handle_close()
+    return True
 
 
 class _TooManyLists(Error):  # type: ignore[misc]
@@ -267,7 +285,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     def received(self, data: bytes) -> int:
         begins = not self.headers_finished
         consumed: int = super().received(data)
-        if begins and self.headers_finished and self.bounds.are_reached(self):
+        if begins and self.headers_finished and not self.bounds.have_place(self):
             self.error = _TooManyLists("")
             self.completed = True
         if self.completed:  # refused, or without a body: 100 Continue would make us wait for one
