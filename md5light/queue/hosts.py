@@ -28,7 +28,11 @@ FIND = "select * from hosts"
 
 STORE = """
     insert into hosts ({columns}) values ({values}) on conflict (host) do update set {changes}
-"""
+""".format(
+    columns=", ".join(COLUMNS),
+    values=", ".join(f":{column}" for column in COLUMNS),
+    changes=", ".join(f"{column} = excluded.{column}" for column in COLUMNS),
+)
 
 COUNT_RUNNING = """
     select count(*) as running from jobs
@@ -284,7 +288,7 @@ class Hosts:
             elif state and _is_answer(outcome):
                 state.answered(job.started_at or 0.0)
             verdicts.append(verdict)
-        self._store(transaction, [state for state in states.values() if state])
+        transaction.run_many(STORE, [vars(state) for state in states.values() if state])
         return verdicts
 
     # --- in transactions of their own -------------------------------------------------------------
@@ -321,14 +325,6 @@ class Hosts:
             row["rest_until"] = row["rest_until"] if resting else None
             reports.append(HostReport(**row))
         return reports
-
-    def _store(self, transaction: Transaction, states: Iterable[Host]) -> None:
-        sql = STORE.format(
-            columns=", ".join(COLUMNS),
-            values=", ".join(f":{column}" for column in COLUMNS),
-            changes=", ".join(f"{column} = excluded.{column}" for column in COLUMNS),
-        )
-        transaction.run_many(sql, [vars(state) for state in states])
 
     def _look(self, transaction: Transaction, host: str) -> tuple[Host | None, int]:
         """Return a host's state and how many more of its jobs may run."""

@@ -76,6 +76,10 @@ NEWEST = f"select id from jobs where {VISIBLE} {{wanted}} order by created_at de
 
 LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.id"
 
+# The columns by which a claim decides; a row is read whole only once it is claimed.
+
+DUE_COLUMNS = "id, host, status, attempts, max_attempts"
+
 ON_CLAIM = """, status = 'running', turn = coalesce(turn, due_at), started_at = :now,
     bytes_done = 0, bytes_total = null"""
 
@@ -220,6 +224,7 @@ class Queue:
             on_renew=ON_RENEW,
             on_settle=ON_SETTLE,
             is_new="due_at = turn",
+            due_columns=DUE_COLUMNS,
         )
 
     @classmethod
@@ -567,8 +572,10 @@ class Queue:
             lost = [row for row in due if _is_lost(row)]
             may_run, full = self._hosts.choose(transaction, [row for row in due if row not in lost])
             claimed.jobs.extend(self._take(transaction, may_run, worker))
-            claimed.events.extend(self._end_lost(transaction, lost))
-            claimed.lost.extend(_ended_as_lost(row) for row in lost)
+            if lost:
+                jobs, events = self._end_lost(transaction, lost)
+                claimed.lost.extend(jobs)
+                claimed.events.extend(events)
             self._hosts.set_aside(transaction, full)
             if not lost and not full:  # no more are due, or others hold the locks of their hosts
                 break
@@ -579,10 +586,16 @@ class Queue:
     def _take(self, transaction: Transaction, due: list[Row], worker: str) -> list[Job]:
         return [Job(**row) for row in self._leases.claim(transaction, due, worker)]
 
-    def _end_lost(self, transaction: Transaction, lost: list[Row]) -> list[totals.Event]:
+    def _end_lost(
+        self, transaction: Transaction, lost: list[Row]
+    ) -> tuple[list[Job], list[totals.Event]]:
         """End jobs that every worker lost; the claim that finds that does not count."""
         jobs = self._take(transaction, lost, "")
-        return self._store_outcomes(transaction, [_Ended(job, LOST) for job in jobs], untried=1)[1]
+        _, events = self._store_outcomes(
+            transaction, [_Ended(job, LOST) for job in jobs], untried=1
+        )
+        ended = [job._replace(error_code=LOST.code, error_message=LOST.message) for job in jobs]
+        return ended, events
 
     def _store_outcomes(
         self, transaction: Transaction, ended: list[_Ended], *, untried: int = 0
@@ -672,10 +685,6 @@ def _refused(job: Job, failure: Failure, verdict: Verdict, now: float) -> Row:
 def _is_lost(row: Row) -> bool:
     """Tell whether a due job was lost by a worker at its last attempt."""
     return bool(row["status"] == "running" and row["attempts"] >= row["max_attempts"])
-
-
-def _ended_as_lost(row: Row) -> Job:
-    return Job(**{**row, "error_code": LOST.code, "error_message": LOST.message})
 
 
 def _event(job: Job, row: Row) -> totals.Event:

@@ -36,7 +36,8 @@ TURNS_FIRST = 8
 IS_DUE = "select 1 from {table} where {range} order by due_at limit 1"
 
 DUE = """
-    select * from {table} where {range} order by due_at limit :limit for update skip locked
+    select {columns} from {table} where {range} order by due_at limit :limit
+    for update skip locked
 """
 
 NEXT = "select min(due_at) as due_at from {table} where due_at > :now"
@@ -84,7 +85,7 @@ class Leases:
 
     `on_claim`, `on_renew` and `on_settle` are further assignments of these statements, each with a
     leading comma; their parameters are given with the rows. `is_new` tells of a row that has never
-    waited for a time.
+    waited for a time; `due_columns` are those of the rows that `due` returns.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Leases:
         on_renew: str = "",
         on_settle: str = "",
         is_new: str = "attempts = 0",
+        due_columns: str = "*",
     ) -> None:
         self._table = table
         self._key = key
@@ -105,23 +107,22 @@ class Leases:
         self._is_new = is_new
         self._claims = itertools.count(1)
         fence = FENCE.format(key=self._equal())
+        ranges = (BY_TIME, BY_TURN)
+        self._is_due = [IS_DUE.format(table=table, range=each) for each in ranges]
+        self._due = [DUE.format(columns=due_columns, table=table, range=each) for each in ranges]
         self._renew = RENEW.format(table=table, on_renew=on_renew, fence=fence)
         self._settle = SETTLE.format(table=table, on_settle=on_settle, fence=fence)
 
     def any_due(self, transaction: Transaction) -> bool:
         """Tell whether a row is due; a cheap read."""
-        is_due = (IS_DUE.format(table=self._table, range=each) for each in (BY_TIME, BY_TURN))
-        return any(transaction.one(sql) for sql in is_due)
+        return any(transaction.one(sql) for sql in self._is_due)
 
     def due(self, transaction: Transaction, limit: int) -> list[Row]:
         """Return the next rows to claim, without those that other claims are about to take."""
-        ranges = [BY_TIME, BY_TURN]
-        if next(self._claims) % TURNS_FIRST == 0:
-            ranges.reverse()
+        turns_first = next(self._claims) % TURNS_FIRST == 0
         rows: list[Row] = []
-        for each in ranges:
+        for sql in reversed(self._due) if turns_first else self._due:
             if len(rows) < limit:
-                sql = DUE.format(table=self._table, range=each)
                 rows += transaction.all(sql, limit=limit - len(rows))
         return rows
 
