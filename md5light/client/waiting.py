@@ -8,7 +8,7 @@ from md5light.client.progress import Progress
 from md5light.client.service import Batch, Service
 
 #: the next question comes after this share of the time that has passed
-SHARE = 0.1
+SHARE = 0.05
 
 #: seconds between two questions, at least and at most
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
