@@ -165,6 +165,18 @@ def test_what_is_for_the_monitoring_is_not_for_everybody(
     assert status_of(service.url, path.replace("//", "/").removeprefix("/x/..")) == 200
 
 
+@pytest.mark.slow
+def test_a_client_with_very_many_requests_is_told_to_wait(tmp_path: Path) -> None:
+    with behind_nginx(tmp_path) as (_, nginx), requests.Session() as session:
+        answers = [session.get(f"{nginx.url}/check?id=none", timeout=10) for _ in range(300)]
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {404, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.json()["error"]["code"] == "too_many_requests"
+        assert refused.headers["Content-Type"] == "application/json"
+        assert refused.headers["Retry-After"] == "1"
+
+
 def status_of(url: str, path: str) -> int:
     """Ask for `path` as it is written; requests would normalise it."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
