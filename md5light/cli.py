@@ -348,8 +348,8 @@ def _add_hosts(commands: Commands) -> None:
 
 
 def _add_mail(commands: Commands) -> None:
-    purpose = "look at mails, send them again, try their delivery"
-    verbs = _group(commands, "mail", purpose, "list|retry|test")
+    purpose = "look at mails, send them again, try their delivery, remove addresses"
+    verbs = _group(commands, "mail", purpose, "list|retry|test|export|forget")
     purpose = "print owed mails, the newest first"
     listed = _command(verbs, "mail list", purpose, "mail list --status failed")
     _add_limit(listed)
@@ -365,6 +365,12 @@ def _add_mail(commands: Commands) -> None:
     purpose = "send a mail and tell of each step"
     test = _command(verbs, "mail test", purpose, "mail test you@example.org")
     test.add_argument("address", metavar="ADDRESS", help="to whom")
+    purpose = "print what was submitted with an address"
+    exported = _command(verbs, "mail export", purpose, "mail export you@example.org --json")
+    exported.add_argument("address", metavar="ADDRESS", help="whose")
+    purpose = "remove an address from all jobs, batches and mails"
+    forgotten = _command(verbs, "mail forget", purpose, "mail forget you@example.org")
+    forgotten.add_argument("address", metavar="ADDRESS", help="whose")
 
 
 def _add_queue(commands: Commands) -> None:

@@ -10,7 +10,7 @@ from md5light.admin.access import found, found_batch, opened
 from md5light.admin.output import print_json, print_table
 from md5light.config import Config
 from md5light.errors import Failure, NotDone
-from md5light.job import describe_mail
+from md5light.job import describe_mail, rfc3339
 from md5light.mail.addresses import check_address
 from md5light.mail.mailer import Mailer
 from md5light.mail.messages import compose_test
@@ -18,7 +18,11 @@ from md5light.queue.batches import Batches
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
+from md5light.queue.recipients import Recipients
 from md5light.text import visible
+
+#: times of what was submitted with an address
+TIMES = ("created_at", "finished_at")
 
 
 class _Steps:
@@ -71,6 +75,32 @@ def mail_retry(config: Config, arguments: argparse.Namespace) -> None:
         print_json({"retried": retried})
     else:
         print(f"{retried} {'mail' if retried == 1 else 'mails'} retried")
+
+
+def mail_export(config: Config, arguments: argparse.Namespace) -> None:
+    """Print what was submitted with an address."""
+    with opened(config) as database:
+        found = Recipients(database).find(arguments.address)
+    if not found:
+        raise NotDone(f"nothing was submitted with the address {visible(arguments.address)}")
+    rows = [{**row, **{name: rfc3339(row[name]) for name in TIMES}} for row in found]
+    if arguments.json:
+        print_json(rows)
+    else:
+        head = ("KIND", "ID", "STATUS", "CREATED", "FINISHED")
+        print_table([head, *(tuple(row.values()) for row in rows)])
+
+
+def mail_forget(config: Config, arguments: argparse.Namespace) -> None:
+    """Remove an address from all jobs, batches and mails; what is owed to it is not sent."""
+    with opened(config) as database:
+        removed = Recipients(database).forget(arguments.address)
+    if not removed:
+        raise NotDone(f"nothing was submitted with the address {visible(arguments.address)}")
+    if arguments.json:
+        print_json({"removed": removed})
+    else:
+        print(f"the address was removed from {removed} {'row' if removed == 1 else 'rows'}")
 
 
 def _subject(database: Database, config: Config, beginning: str) -> tuple[str, str, str]:

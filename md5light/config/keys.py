@@ -245,6 +245,12 @@ class SmtpConfig:
         "0",
         "mails to one address in an hour; above it /submit answers 429; 0: no limit",
     )
+    address_retention_days: float = _key(
+        values.number(0, 36500),
+        "30",
+        "days after which the address of a mail that has ended is removed; 0: kept as long as the "
+        "job",
+    )
     maildir: str = _key(
         values.path, "md5light-mail", "the Maildir that keeps mails while host is empty", path=True
     )

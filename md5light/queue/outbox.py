@@ -40,7 +40,7 @@ NEWEST = "select * from outbox {where} order by created_at desc, kind, subject l
 RETRY = """
     update outbox set status = 'waiting', due_at = :now, attempts = 0, created_at = :now,
         finished_at = null
-    where status = 'failed'
+    where status = 'failed' and recipient <> ''
 """
 
 JOB = "select * from jobs where id = :id"

@@ -12,6 +12,7 @@ from md5light.queue.database import Listener
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.queue.peers import Peers
+from md5light.queue.recipients import Recipients
 from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
 from md5light.worker.chores import Chore
@@ -124,6 +125,8 @@ class Worker:
         ]
         if self._peers:
             chores.append(Chore(self._peers.sweep, PURGE_SECONDS))
+        if self._config.smtp.address_retention_days:
+            chores.append(Chore(self._forget, PURGE_SECONDS, due_at=now() + purge_after))
         if self._config.queue.retention_days:
             chores.append(Chore(self._purge, PURGE_SECONDS, due_at=now() + purge_after))
         return chores
@@ -148,6 +151,11 @@ class Worker:
 
     def _send_heartbeat(self) -> None:
         self._totals.heartbeat(self._state.name)
+
+    def _forget(self) -> bool:
+        """Remove some old addresses; True when there may be more."""
+        days = self._config.smtp.address_retention_days
+        return Recipients(self._database).expire(days * 86400) > 0
 
     def _purge(self) -> bool:
         """Remove some old jobs and batches; True when there may be more."""
