@@ -113,11 +113,11 @@ class ErrorCount:
 class Result(NamedTuple):
     """What has become of a batch's lines, at one moment."""
 
-    counts: Counts
+    counts: Counts = Counts()
     #: of all that was hashed, each URL once
-    bytes: int
+    bytes: int = 0
     #: the most frequent first
-    errors: tuple[ErrorCount, ...]
+    errors: tuple[ErrorCount, ...] = ()
 
 
 def mail_id(batch_id: str, ends: int) -> str:

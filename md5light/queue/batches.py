@@ -26,8 +26,11 @@ from md5light.queue.ids import ID, find
 from md5light.queue.limits import Limits
 from md5light.queue.sweeps import PORTION, Sweeps
 
-#: seconds for which a process believes the result of a running batch that it has read
+#: seconds for which a process believes the result of a running batch that it has read, at least
 FRESH_SECONDS = 1.0
+
+#: the part of a process's time that may go into reading one batch's results
+READING_SHARE = 1 / 10
 
 #: seconds that a cancel takes at most before workers go on with it: then most have ended
 CANCEL_SECONDS = 10.0
@@ -146,7 +149,7 @@ class Batches:
         self._max_unfinished = max_unfinished_batches
         self._limits = Limits(submits_per_minute, mails_per_hour, unfinished_per_client)
         self._sweeps = Sweeps(database, per_host, max_attempts)
-        #: results of running batches, and when they were read
+        #: results of running batches, each with the time until which it is believed
         self._results: dict[str, tuple[float, Result]] = {}
 
     @classmethod
@@ -245,21 +248,23 @@ class Batches:
         return _batch(row) if row else None
 
     def result(self, batch: Batch) -> Result:
-        """Return what has become of the lines: exact once the batch has ended, else a second old.
+        """Return what has become of the lines: exact once the batch has ended, else seconds old.
 
         The counts are those of one moment, so they always add up.
         """
         if batch.ended:
             return self._database.read(partial(_kept_result, batch_id=batch.id))
-        now = time.monotonic()
-        self._results = {
-            batch_id: (read_at, result)
-            for batch_id, (read_at, result) in self._results.items()
-            if now - read_at < FRESH_SECONDS
-        }
-        if batch.id not in self._results:
-            self._results[batch.id] = (now, self._read_result(batch.id))
-        return self._results[batch.id][1]
+        began_at = time.monotonic()
+        until, result = self._results.get(batch.id, (0.0, Result()))
+        if began_at >= until:
+            result = self._read_result(batch.id)
+            took = time.monotonic() - began_at
+            self._results = {
+                batch_id: kept for batch_id, kept in self._results.items() if kept[0] > began_at
+            }
+            until = began_at + took + max(FRESH_SECONDS, took / READING_SHARE)
+            self._results[batch.id] = until, result
+        return result
 
     def entries(
         self,
@@ -299,6 +304,7 @@ class Batches:
 
         canceled = bool(ID.fullmatch(batch_id)) and self._database.write(work)
         if canceled:
+            self._results.pop(batch_id, None)
             self._sweeps.go_on([batch_id], CANCEL_SECONDS)
             self.end_due()
         return canceled
@@ -326,6 +332,7 @@ class Batches:
 
         retried = bool(ID.fullmatch(batch_id)) and self._database.write(work)
         if retried:
+            self._results.pop(batch_id, None)
             self._sweeps.go_on([batch_id])
         return retried
 

@@ -121,11 +121,12 @@ def job_id(batch_id: str, url: str) -> str:
 def read_result(transaction: Transaction, batch_id: str) -> Result:
     """Read what has become of a batch's lines; the counts are those of one moment."""
     counted = {row["status"]: row["lines"] for row in transaction.all(COUNTS, batch_id=batch_id)}
-    bytes_ = transaction.one(BYTES, batch_id=batch_id)
+    (sizes,) = transaction.all(BYTES, batch_id=batch_id)
+    errors = transaction.all(ERRORS, batch_id=batch_id) if "failed" in counted else []
     return Result(
         Counts(total=sum(counted.values()), **counted),
-        int(bytes_["bytes"] or 0) if bytes_ else 0,
-        _error_counts(transaction.all(ERRORS, batch_id=batch_id)),
+        int(sizes["bytes"] or 0),
+        _error_counts(errors),
     )
 
 

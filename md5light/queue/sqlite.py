@@ -67,7 +67,8 @@ class SQLiteTransaction(Transaction):
         return self._execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, rows: list[Row]) -> list[int]:
-        return [self.run(sql, **row) for row in rows]
+        sql, now, execute = sql.replace(ROW_LOCK, ""), self._clock(), self._connection.execute
+        return [execute(sql, {**row, "now": now}).rowcount for row in rows]
 
     def lock(self, names: Iterable[str]) -> None:
         """Do nothing: the file's write lock keeps all others out."""

@@ -72,7 +72,8 @@ create table lines (
 alter table jobs add column batch_id text;
 alter table jobs add column place bigint;
 
-create index jobs_of_batch on jobs (batch_id, status, place) where batch_id is not null;
+-- The size is there for their sum.
+create index jobs_of_batch on jobs (batch_id, status, place, size) where batch_id is not null;
 
 -- Jobs of batches are removed with their batch, and have limits of their own.
 drop index jobs_finished;
