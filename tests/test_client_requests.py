@@ -305,6 +305,8 @@ def test_what_is_no_id_is_no_batch(batch_id: str, origin: Origin) -> None:
         "http://h/?a=b",
         "http://[::1",
         "http://a b",
+        "http://a..b",
+        f"http://{'x' * 64}",
     ],
 )
 def test_a_server_that_is_no_url_is_refused(server: str) -> None:
@@ -453,4 +455,5 @@ def test_a_target_that_can_not_be_written_is_told_before_the_waiting(
 ) -> None:
     done = run("submit", URL, "-o", target, server=serve(origin), cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert re.fullmatch(r"md5light: .*: (No such file or|Is a) directory\n", done.stderr)
     assert origin.requests() == 0

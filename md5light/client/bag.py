@@ -18,7 +18,7 @@ _LINE_ENDS = re.compile("\r\n|\r|\n")
 def lines(folder: str) -> Iterator[bytes]:
     """Yield the entries of fetch.txt as a list in the format `ndjson`.
 
-    Raises OSError, NotDone if the folder is no bag, Refused if an entry can't be verified.
+    Raises NotDone if the folder is no bag, Refused if an entry can't be verified.
     """
     bag = _Bag(Path(folder))
     records = list(bag.fetched())
@@ -87,5 +87,7 @@ class _Bag:
 def _text(path: Path, encoding: str) -> str:
     try:
         return path.read_bytes().decode(encoding).removeprefix("\ufeff")
+    except OSError as error:
+        raise NotDone(f"{path}: {error.strerror}") from None
     except (UnicodeDecodeError, LookupError):
         raise Refused("invalid_bag", f"{path}: it is not text in {encoding}") from None

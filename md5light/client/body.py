@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, NamedTuple
 
 from md5light.client import bag
-from md5light.errors import Refused
+from md5light.errors import NotDone, Refused
 from md5light.lists.names import is_absolute
 from md5light.lists.reading import read
 from md5light.lists.text import split, utf8
@@ -64,7 +64,7 @@ class _Source(NamedTuple):
 def open_list(
     arguments: list[str], format: str, folder: str | None, stack: contextlib.ExitStack
 ) -> IO[bytes]:
-    """Open the one list to be sent; `stack` closes it. Raises OSError and Refused."""
+    """Open the one list to be sent; `stack` closes it. Raises NotDone and Refused."""
     if folder is not None:
         return _spooled(bag.lines(folder), stack)
     sources = [_open(part, stack) for part in _parts(arguments or ["-"])]
@@ -94,7 +94,10 @@ def _open(part: str | list[str], stack: contextlib.ExitStack) -> _Source:
         return _Source("the URLs", _spooled(lines, stack))
     if part == "-":
         return _Source("standard input", _spooled(_stream(sys.stdin.buffer), stack))
-    file = stack.enter_context(open(part, "rb"))  # noqa: SIM115 - the stack closes it
+    try:
+        file = stack.enter_context(open(part, "rb"))  # noqa: SIM115 - the stack closes it
+    except OSError as error:
+        raise NotDone(f"{part}: {error.strerror}") from None
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return _Source(part, file)
     return _Source(part, _spooled(_stream(file), stack))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from md5light.errors import NotDone
 from md5light.lists.writing import FORMS
 
 #: forms that a file's name tells: by its extension, or as in MD5SUMS
@@ -21,17 +23,16 @@ Fetch = Callable[[IO[bytes]], None]
 
 
 def check_writable(target: str | None) -> None:
-    """Raise OSError if `target` can't be written, before anybody waits for what goes there."""
+    """Raise NotDone if `target` can't be written, before anybody waits for what goes there."""
     if target is None:
         return
     path = Path(target)
-    if path.is_dir():
-        raise IsADirectoryError(21, os.strerror(21), target)
     place = path.resolve().parent if _is_replaced(path) else path
-    if not place.exists():
-        raise FileNotFoundError(2, os.strerror(2), str(place))
+    if path.is_dir():
+        raise NotDone(f"{target}: {os.strerror(errno.EISDIR)}")
     if not os.access(place, os.W_OK):
-        raise PermissionError(13, os.strerror(13), str(place))
+        number = errno.EACCES if place.exists() else errno.ENOENT
+        raise NotDone(f"{place}: {os.strerror(number)}")
 
 
 def form_for(target: str | None) -> str:

@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
@@ -178,7 +179,7 @@ class Service:
                 **options,
             ) as answer:
                 _read(answer, into)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             return _Trouble(self._explain(error))
         log.debug("answered", method=method, path=path, status=answer.status_code)
         if answer.is_redirect:
@@ -189,7 +190,7 @@ class Service:
             return _Trouble(f"{self.url}: {said}", _retry_after(answer))
         return answer
 
-    def _explain(self, error: requests.RequestException) -> str:
+    def _explain(self, error: Exception) -> str:
         """Say why there was no answer, in the words of what failed innermost."""
         inner: BaseException = error
         while cause := inner.__cause__ or inner.__context__:
@@ -268,7 +269,9 @@ def _parse(location: str) -> tuple[str, tuple[bytes, bytes] | None]:
     """Return the URL of the server, and the user's name and password for it."""
     try:
         parts = urlsplit(location)
-        right = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        right = parts.scheme in ("http", "https") and all(0 < len(each) < 64 for each in labels)
+        _ = parts.port
     except ValueError:
         right = False
     if not right or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", location):
