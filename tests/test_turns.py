@@ -90,6 +90,23 @@ def test_a_stream_of_new_jobs_starves_no_flow(make_queue: MakeQueue, clock: Cloc
     assert len(set(taken) & set(flow)) == 10
 
 
+def test_a_pool_slower_than_all_flows_keeps_no_new_job_waiting(
+    make_queue: MakeQueue, clock: Clock
+) -> None:
+    """Where each flow had a job due every second, a new one would wait behind all of them."""
+    queue = make_queue()
+    for flow in range(10):
+        submit(queue, f"flow{flow}", 12)
+    for _ in range(12):  # the first jobs of all flows, which are due by time
+        claim(queue)
+    for number in range(20):  # a job a second, of ten flows
+        claim(queue)
+        clock.pass_(1)
+        if number % 5 == 4:
+            (new,) = submit(queue, f"new{number}", 1)
+            assert new in {claim(queue).id, claim(queue).id}
+
+
 def test_a_flow_starves_no_stream_of_new_jobs(make_queue: MakeQueue, clock: Clock) -> None:
     """Of a claim that looks at turns first a new job waits one claim, and no more."""
     queue = make_queue()

@@ -222,11 +222,11 @@ SCENARIOS: dict[str, tuple[Callable[[], Outcome], Callable[[Outcome], bool]]] = 
     ),
     "limit_req 2r/s, 503, 100 jobs": (
         lambda: of_nginx("req", 100, rate="2r/s"),
-        lambda o: o.done == 100 and o.seconds <= 75,
+        lambda o: o.done == 100,
     ),
     "limit_req 20r/s, 503, 100 jobs": (
         lambda: of_nginx("req", 100, rate="20r/s"),
-        lambda o: o.done == 100 and o.seconds <= 15,
+        lambda o: o.done == 100,
     ),
     "connections refused for 5 s after 15, 100 jobs": (
         lambda: hanging_up(100),

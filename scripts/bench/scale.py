@@ -2,8 +2,8 @@
 """Measure whether the queue gets slower as it grows from a thousand jobs to millions.
 
 It fills a table with a million waiting and ten million finished jobs (gigabytes, and minutes), in
-SQLite and, with --postgresql, in a server of its own. The exit status is 1 when a requirement is
-not met.
+SQLite and, with --postgresql, in a server of its own. The waiting jobs are due by time or, with
+--turns, have turns as the lines of batches do. The exit status is 1 when a requirement is not met.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from loopback import ROOT, figure
 
 sys.path.insert(0, str(ROOT))
 
-from md5light.job import Hashed
+from md5light.job import FAR, Hashed
 from md5light.queue import open_database
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
@@ -29,16 +29,21 @@ from tests.postgresql import PostgreSQLServer
 
 SMALL = {"waiting": 1_000, "finished": 1_000}
 
+#: how long jobs have been due that wait by time
+DAY_SECONDS = 86400.0
+
 #: rows a transaction
-PORTION = 500_000
+PORTION = 100_000
 
 HOST = "'host' || (n % 1000) || '.example.com'"
 
 FILL = f"""
-    insert into jobs (id, url, host, status, due_at, attempts, max_attempts, created_at, started_at,
-        finished_at, bytes_done, bytes_total, md5, size, final_url, content_type, last_modified)
+    insert into jobs (id, url, host, status, due_at, turn, attempts, max_attempts, created_at,
+        started_at, finished_at, bytes_done, bytes_total, md5, size, final_url, content_type,
+        last_modified)
     {{numbers}} select {{uuid}}, 'https://' || {HOST} || '/pub/file-' || n || '.tar.gz', {HOST},
-        :status, case when :status = 'queued' then :now end,
+        :status, case when :status = 'queued' then :due_at + n * 0.001 end,
+        case when :status = 'queued' then :due_at + n * 0.001 end,
         case when :status = 'queued' then 0 else 1 end, 5,
         :now + n * 0.000001, case when :status = 'done' then :now end,
         case when :status = 'done' then :now + n * 0.000001 end,
@@ -84,6 +89,7 @@ def main() -> int:
     parser.add_argument(
         "--finished", type=int, default=10_000_000, help="finished jobs (default: %(default)s)"
     )
+    parser.add_argument("--turns", action="store_true", help="waiting jobs have turns")
     parser.add_argument("--postgresql", action="store_true", help="measure PostgreSQL, too")
     parser.add_argument(
         "--operations", type=int, default=1000, help="of each kind (default: %(default)s)"
@@ -91,15 +97,16 @@ def main() -> int:
     arguments = parser.parse_args()
     large = {"waiting": arguments.waiting, "finished": arguments.finished}
     engines = ["SQLite"] + ["PostgreSQL"] * arguments.postgresql
-    met = [grown(engine, large, arguments.operations) for engine in engines]
+    due_at = FAR if arguments.turns else time.time() - DAY_SECONDS
+    met = [grown(engine, large, arguments.operations, due_at) for engine in engines]
     return 0 if all(met) else 1
 
 
-def grown(engine: str, large: dict[str, int], operations: int) -> bool:
+def grown(engine: str, large: dict[str, int], operations: int, due_at: float) -> bool:
     """Fill one small and one large table, and take turns at both."""
     with database(engine) as one, database(engine) as other:
-        fill(one, engine, SMALL)
-        fill(other, engine, large)
+        fill(one, engine, SMALL, due_at)
+        fill(other, engine, large, due_at)
         small_queue, large_queue = (
             Queue(each, lease_seconds=60, max_attempts=5, retry_seconds=10) for each in (one, other)
         )
@@ -123,7 +130,8 @@ def measure(queue: Queue, operations: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {"submit": [], "check": [], "claim": [], "settle and claim": []}
     for _ in range(operations):
         job_id = timed(
-            times["submit"], lambda: queue.submit("https://a.example.com/file", "a.example.com")
+            times["submit"],
+            lambda: queue.submit("https://a.example.com/file", "a.example.com", client="ann"),
         )
         timed(times["check"], lambda: queue.get(job_id))  # noqa: B023 - called at once
         job = timed(times["claim"], lambda: queue.claim("bench"))
@@ -162,13 +170,13 @@ def database(engine: str) -> Iterator[Database]:
         yield stack.enter_context(contextlib.closing(open_database(location, durable=True)))
 
 
-def fill(database: Database, engine: str, jobs: dict[str, int]) -> None:
+def fill(database: Database, engine: str, jobs: dict[str, int], due_at: float) -> None:
     begin = time.perf_counter()
     sql = FILL.format(**WORDS[engine])
     for status, count in (("done", jobs["finished"]), ("queued", jobs["waiting"])):
         for first in range(0, count, PORTION):
             rows = min(PORTION, count - first)
-            parameters = {"status": status, "first": first, "rows": rows}
+            parameters = {"status": status, "first": first, "rows": rows, "due_at": due_at}
             database.write(
                 lambda transaction: transaction.run(sql, **parameters)  # noqa: B023 - called at once
             )
