@@ -1,7 +1,8 @@
-"""README's picture of the page: python -m tests.screenshot FILE, or scripts/screenshot."""
+"""The documents' pictures: python -m tests.screenshot FOLDER, or scripts/screenshot."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import tempfile
 from pathlib import Path
@@ -16,12 +17,15 @@ MEGABYTE = bytes(1_000_000)
 TOTAL, SENT = 658, 421
 
 
-def take_screenshot(file: Path) -> None:
-    """Write a picture of the page with one job of each kind, each served on loopback."""
+def take_screenshots(folder: Path) -> None:
+    """Write page.png, the page with a job of each kind, and batch.png, the page of a list.
+
+    All that they show is served on loopback.
+    """
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as service_folder,
         Origin() as origin,
-        running(Path(folder), download={"read_timeout": 60}) as service,
+        running(Path(service_folder), download={"read_timeout": 60}) as service,
         chromium() as browser,
     ):
         origin.serve("/photos-2024.zip", MEGABYTE * 48)
@@ -34,7 +38,11 @@ def take_screenshot(file: Path) -> None:
         )
         _submit_all(page, service, origin)
         page.locator("h1").click()  # out of the field
-        page.screenshot(path=file, full_page=True)
+        page.screenshot(path=folder / "page.png", full_page=True)
+        _submit_list(page, service, origin)
+        page.screenshot(
+            path=folder / "batch.png", clip={"x": 0, "y": 0, "width": 880, "height": 1500}
+        )
 
 
 def _half_of_it(origin: Origin) -> Script:
@@ -65,5 +73,24 @@ def _submit_all(page: Page, service: Service, origin: Origin) -> None:
     expect(page.get_by_role("progressbar")).to_have_js_property("value", SENT * len(MEGABYTE))
 
 
+def _submit_list(page: Page, service: Service, origin: Origin) -> None:
+    """Show a list of which most lines match, one does not, and one is missing."""
+    lines = []
+    for number in range(1, 41):
+        path = f"/release/part-{number:02}.tar.gz"
+        if number != 3:
+            origin.serve(path, path.encode())
+        expected = hashlib.md5(b"old" if number == 5 else path.encode()).hexdigest()
+        lines.append(f"{origin.url(path, host='localhost')} {expected}")
+    page.goto(service.url)
+    page.locator("#list > summary").click()
+    page.locator("#lines").fill("\n".join(lines))
+    page.locator("#list .folded summary").click()
+    page.locator("#name").fill("release-2024 on the mirror")
+    page.locator("#batch .main").click()
+    expect(page.locator(".head .status")).to_have_text("Done", timeout=30_000)
+    page.set_viewport_size({"width": 880, "height": 1500})
+
+
 if __name__ == "__main__":
-    take_screenshot(Path(sys.argv[1]))
+    take_screenshots(Path(sys.argv[1]))

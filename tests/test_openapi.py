@@ -96,6 +96,10 @@ def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
             canceled = requests.delete(f"{service.url}/jobs/{waiting}", timeout=10)
             assert canceled.status_code == expected
             check("/jobs/{id}", "delete", canceled)
+        for job, expected in ((missing, 202), (done, 409)):
+            retried = requests.post(f"{service.url}/jobs/{job}/retry", timeout=10)
+            assert retried.status_code == expected
+            check("/jobs/{id}/retry", "post", retried)
     for path in ("/healthz", "/readyz", "/check"):
         get(path, path)
     for data in (

@@ -272,7 +272,6 @@ async function look(slot) {
     if (fresh) update(slot, fresh);
     else if (status === 404 && list) forget(slot);
     if (!list && fresh) document.title = page.title;
-    showProgress();
   } catch {
     // out of reach; the next look may succeed
   }
@@ -293,6 +292,7 @@ function update(slot, fresh) {
   const freshSubject = fresh.querySelector("[data-progress]");
   if (!subject) {
     slot.append(freshSubject);
+    showProgress();
     return;
   }
   const hasChanged = subject.dataset.status !== freshSubject.dataset.status;
@@ -303,6 +303,7 @@ function update(slot, fresh) {
     if (!part.isEqualNode(next) && !advance(part, next)) part.replaceWith(next);
   }
   if (hasChanged) tell(slot);
+  showProgress();
 }
 
 // A bar that moves on is kept, so that it glides.

@@ -1,0 +1,318 @@
+"""What can be done with a job on its pages, and the habits of browsers that they meet."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Locator, Page, expect
+
+from md5light.web.forms import completed
+from md5light.web.tokens import digest
+from tests.browser import BROWSER_ACCEPT, SCREENS, Open, check_looks
+from tests.origin import Gate, Origin, Peer, reply
+from tests.service import Service, running
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+BODY = b"0123456789" * 100_000
+MD5 = hashlib.md5(b"hello\n").hexdigest()
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    with Origin() as origin:
+        origin.serve("/hello.txt", b"hello\n")
+        origin.serve("/b%20c.txt", b"hello\n")
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running(tmp_path_factory.mktemp("service"), download={"read_timeout": 60}) as service:
+        yield service
+
+
+def half(origin: Origin, path: str) -> Gate:
+    """Serve BODY up to its half until the gate is opened."""
+    gate = origin.gate()
+
+    def script(peer: Peer) -> None:
+        peer.send(reply(length=len(BODY)) + BODY[: len(BODY) // 2])
+        gate.wait(60)
+        peer.send(BODY[len(BODY) // 2 :])
+
+    origin.serve(path, script)
+    return gate
+
+
+def submit(page: Page, url: str) -> Locator:
+    before = page.locator(".card").count()
+    page.locator("#url").fill(url)
+    page.locator("#submit button").click()
+    expect(page.locator(".card")).to_have_count(before + 1)
+    return page.locator("[data-job]").first
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
+def test_a_job_is_canceled_and_tried_again(
+    open_page: Open, service: Service, origin: Origin, scripted: bool
+) -> None:
+    gate = half(origin, f"/half-{scripted}")
+    job_id = service.submit(origin.url(f"/half-{scripted}"))
+    page = open_page(f"/jobs/{job_id}", java_script_enabled=scripted)
+    expect(page.locator(".status")).to_have_text("Running", timeout=10_000)
+    expect(page).to_have_title(re.compile(rf"^50\s%: half-{scripted} · md5light$"))
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".status")).to_have_text("Canceled")
+    gate.set()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".status")).to_have_text("Done", timeout=15_000)
+    expect(page.locator(".actions button").filter(visible=True)).to_have_count(0)
+    assert page.url == f"{service.url}/jobs/{job_id}"
+
+
+def test_a_card_is_canceled_tried_again_and_removed(open_page: Open, origin: Origin) -> None:
+    gate = half(origin, "/half")
+    page = open_page()
+    job = submit(page, origin.url("/half"))
+    expect(job.locator(".figures")).to_contain_text("500")
+    expect(page).to_have_title(re.compile(r"^50\s% · The MD5 of a file"))
+    job.get_by_role("button", name="Cancel").press("Enter")
+    expect(job.locator(".status")).to_have_text("Canceled")
+    expect(job.get_by_role("button", name="Try again")).to_be_focused()
+    expect(page).to_have_title(re.compile("^The MD5 of a file"))
+    gate.set()
+    page.keyboard.press("Enter")
+    expect(job.locator(".status")).to_have_text("Done", timeout=15_000)
+    submit(page, origin.url("/hello.txt"))
+    page.get_by_role("button", name="Remove half from the list").click()
+    expect(page.locator(".name")).to_have_text(["hello.txt"])
+    expect(page.get_by_role("link", name="hello.txt")).to_be_focused()
+    page.reload()
+    expect(page.locator(".name")).to_have_text(["hello.txt"])
+    page.get_by_role("button", name="Remove hello.txt from the list").click()
+    expect(page.locator("#jobs")).to_be_hidden()
+    expect(page.locator("#url")).to_be_focused()
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_pasted_digest_is_compared(
+    open_page: Open, service: Service, origin: Origin, screen: str, scripted: bool
+) -> None:
+    job_id = service.submit(origin.url("/hello.txt"))
+    service.result(job_id)
+    page = open_page(f"/jobs/{job_id}", java_script_enabled=scripted, **SCREENS[screen])
+    verdict = page.locator("#comparison .verdict")
+    colours = set()
+    for pasted, check in ((f" {MD5.upper()} ", "matched"), ("0" * 32, "mismatched"), ("x", "")):
+        page.locator("#digest").fill(pasted)
+        page.locator(".compare button").click()
+        expect(verdict).to_have_attribute("data-check", check)
+        expect(page.locator("#digest")).to_have_value(pasted)
+        colours.add(verdict.evaluate("verdict => getComputedStyle(verdict).color"))
+        if scripted:
+            check_looks(page)
+    assert len(colours) == 3
+
+
+def test_the_line_of_md5sum_is_copied(open_page: Open, service: Service, origin: Origin) -> None:
+    job_id = service.submit(origin.url("/b%20c.txt?x"))
+    service.result(job_id)
+    page = open_page(f"/jobs/{job_id}", permissions=["clipboard-read", "clipboard-write"])
+    expect(page.locator(".name")).to_have_text("b c.txt")
+    page.get_by_role("button", name="Copy md5sum line").click()
+    assert page.evaluate("navigator.clipboard.readText()") == f"{MD5}  b c.txt"
+
+
+def test_times_are_the_readers_and_utc_is_in_the_tooltip(
+    open_page: Open, service: Service, origin: Origin
+) -> None:
+    job_id = service.submit(origin.url("/hello.txt"))
+    service.result(job_id)
+    created_at = service.job(job_id)["created_at"]
+    shown = {}
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        page = open_page(f"/jobs/{job_id}", timezone_id=zone)
+        time = page.locator("time").first
+        expect(time).to_have_attribute("datetime", created_at)
+        expect(time).to_have_attribute("title", re.compile(r"^[\d-]+ [\d:]+ UTC$"))
+        shown[zone] = time.text_content()
+    assert len(set(shown.values())) == 2
+    plain = open_page(f"/jobs/{job_id}", java_script_enabled=False)
+    expect(plain.locator("time").first).to_have_text(re.compile(r"^[\d-]+ [\d:]+ UTC$"))
+
+
+def test_an_ended_job_takes_one_line(open_page: Open, origin: Origin) -> None:
+    page = open_page()
+    job = submit(page, origin.url("/hello.txt"))
+    expect(job.locator(".status")).to_have_text("Done")
+    box, line = job.bounding_box(), job.locator(".status").bounding_box()
+    assert box is not None
+    assert line is not None
+    assert box["height"] < 2 * line["height"]
+
+
+def test_a_job_is_retried_once(service: Service, origin: Origin) -> None:
+    failed, done = (service.submit(origin.url(path)) for path in ("/missing", "/hello.txt"))
+    service.result(failed)
+    service.result(done)
+    origin.serve("/missing", b"hello\n")
+    answer = requests.post(f"{service.url}/jobs/{failed}/retry", timeout=10)
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/jobs/{failed}"
+    assert answer.json()["status"] in ("queued", "running", "done")
+    assert service.result(failed)["md5"] == MD5
+    for job_id in (failed, done):
+        again = requests.post(f"{service.url}/jobs/{job_id}/retry", timeout=10)
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_retry")
+    for job_id in ("nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac"):
+        missing = requests.post(f"{service.url}/jobs/{job_id}/retry", timeout=10)
+        assert (missing.status_code, missing.json()) == (404, {"status": "not found"})
+
+
+# --- habits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "url"),
+    [
+        ("  https://example.com/a \n", "https://example.com/a"),
+        ("example.com", "https://example.com"),
+        ("www.example.com/a?b#c", "https://www.example.com/a?b#c"),
+        ("example.com:8080/a", "https://example.com:8080/a"),
+        ("localhost:8080", "https://localhost:8080"),
+        ("пример.рф/файл", "https://пример.рф/файл"),
+        ("ftp://example.com/a", "ftp://example.com/a"),
+        ("mailto:ann@example.com", "mailto:ann@example.com"),
+        ("hello", "hello"),
+        ("hello world.txt", "hello world.txt"),
+        ("", ""),
+    ],
+)
+def test_a_typed_url_is_completed(typed: str, url: str) -> None:
+    assert completed(typed) == url
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
+def test_a_url_without_its_scheme_is_taken(open_page: Open, origin: Origin, scripted: bool) -> None:
+    page = open_page(java_script_enabled=scripted)
+    page.locator("#url").fill(f"  localhost:{origin.port}/hello.txt ")
+    page.locator("#submit button").click()
+    expect(page.locator(".card .url")).to_have_text(f"https://localhost:{origin.port}/hello.txt")
+
+
+def test_programs_get_no_such_help(service: Service) -> None:
+    for url in ("example.com/a", " https://example.com/a"):
+        answer = requests.post(f"{service.url}/submit", json={"url": url}, timeout=10)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_url")
+
+
+def test_a_link_can_fill_the_field_and_submits_nothing(open_page: Open) -> None:
+    page = open_page("/?url=https%3A%2F%2Fexample.com%2F%22%3E%3Cb%3E%C3%A9")
+    expect(page.locator("#url")).to_have_value('https://example.com/"><b>é')
+    expect(page.locator("#url")).to_be_focused()
+    expect(page.locator(".card")).to_have_count(0)
+
+
+def test_the_reader_is_notified_if_asked(open_page: Open, origin: Origin) -> None:
+    gate = half(origin, "/notified")
+    page = open_page(permissions=["notifications"])
+    page.evaluate("""() => {
+        window.shown = [];
+        window.Notification = class extends Notification {
+            constructor(title, options) { super(title, options); shown.push(options.body); }
+        };
+    }""")
+    job = submit(page, origin.url("/notified"))
+    page.get_by_label("Notify me when it is done").check()
+    expect(job.locator(".figures")).to_contain_text("500")
+    gate.set()
+    wait_until(lambda: page.evaluate("shown.length"), message="a notification")
+    assert page.evaluate("shown") == ["notified, Done"]
+    page.reload()
+    expect(page.get_by_label("Notify me when it is done")).to_be_checked()
+    page.get_by_label("Notify me when it is done").uncheck()
+    page.reload()
+    expect(page.get_by_label("Notify me when it is done")).not_to_be_checked()
+
+
+def test_who_asked_for_nothing_is_not_notified(open_page: Open, origin: Origin) -> None:
+    page = open_page(permissions=["notifications"])
+    page.evaluate(
+        "() => { window.Notification = class { constructor() { window.wasShown = true } } }"
+    )
+    expect(submit(page, origin.url("/hello.txt")).locator(".status")).to_have_text("Done")
+    assert page.evaluate("window.wasShown") is None
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/jobs", "/page/old/style.css"])
+def test_a_path_that_is_not_there_is_a_page_in_a_browser(
+    open_page: Open, service: Service, path: str
+) -> None:
+    page = open_page(path)
+    expect(page.get_by_role("heading")).to_have_text("There is nothing at this address.")
+    check_looks(page)
+    answer = requests.get(service.url + path, headers={"Accept": BROWSER_ACCEPT}, timeout=10)
+    assert answer.status_code == 404
+    assert "default-src 'none'; script-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert requests.get(service.url + path, timeout=10).json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_api_can_be_read_and_its_commands_copied(
+    open_page: Open, service: Service, screen: str
+) -> None:
+    permissions = ["clipboard-read", "clipboard-write"]
+    page = open_page("/openapi.json", permissions=permissions, **SCREENS[screen])
+    check_looks(page)
+    page.locator(".call .copy").first.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f'curl --data-urlencode "url=https://…" {service.url}/submit'
+    document = requests.get(f"{service.url}/openapi.json", timeout=10).json()
+    calls = sum(len(methods) for methods in document["paths"].values())
+    expect(page.locator(".call")).to_have_count(calls)
+
+
+def test_a_wrong_token_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"ann:{digest(b'secret').hex()}\n")
+    server = {"port": 0, "tokens_file": tmp_path / "tokens"}
+    with Service(tmp_path, server=server) as service:
+        service.start_server()
+        said = {}
+        for password in (None, "wrong", "secret"):
+            answer = requests.post(
+                f"{service.url}/submit",
+                data={"url": "https://example.com/"},
+                auth=("ann", password) if password else None,
+                headers={"Accept": BROWSER_ACCEPT, "Accept-Language": "en"},
+                allow_redirects=False,
+                timeout=10,
+            )
+            said[password] = (answer.status_code, answer.text)
+            assert ("WWW-Authenticate" in answer.headers) == (answer.status_code == 401)
+    assert "This service is for those who have a token." in said[None][1]
+    assert "The token, or its name, is wrong." in said["wrong"][1]
+    assert [status for status, _ in said.values()] == [401, 401, 303]
+
+
+def test_on_paper_are_whole_urls_and_no_controls(
+    open_page: Open, service: Service, origin: Origin
+) -> None:
+    page = open_page()
+    url = origin.url(f"/{'long' * 100}")
+    job = submit(page, url)
+    expect(job.locator(".status")).to_have_text("Failed")
+    page.emulate_media(media="print")
+    assert (
+        page.locator("button, input, textarea, select, summary").filter(visible=True).count() == 0
+    )
+    shown = job.locator(".url bdi")
+    expect(shown).to_be_visible()
+    expect(shown).to_have_css("display", "inline")  # a box of two lines would cut it
