@@ -101,7 +101,8 @@ class Steps:
                     copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
                     copy(ROOT / source, into)
             elif instruction == "RUN" and "apt-get" not in arguments:  # the base has the packages
-                run("chroot", root, "sh", "-ec", f"cd {folder}; {arguments}")
+                clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+                run("chroot", root, *clean, "sh", "-ec", f"cd {folder}; {arguments}")
 
 
 class Image:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -417,6 +418,20 @@ def test_a_page_of_another_site_is_refused_with_a_token_too(service: Guarded) ->
 
 
 @pytest.mark.slow
+def test_the_client_logs_in(service: Guarded, tmp_path: Path) -> None:
+    def submit(name: str, token: str) -> CompletedProcess[str]:
+        host = service.url.removeprefix("http://")
+        server = f"http://{quote(name, safe='')}:{token}@{host}"
+        return run("md5light", "submit", URL, cwd=tmp_path, MD5LIGHT_SERVER=server)
+
+    known, unknown = submit("Ольга", service.secrets["Ольга"]), submit("Ольга", "wrong")
+    assert (known.returncode, len(known.stdout.split())) == (0, 1), known.stderr
+    assert unknown.returncode != 0
+    assert "wrong" not in unknown.stdout
+    assert "token" in unknown.stderr
+
+
+@pytest.mark.slow
 def test_a_token_passes_nginx(service: Guarded, tmp_path: Path) -> None:
     nginx = Nginx(tmp_path, service.url)
     nginx.start()
@@ -444,13 +459,13 @@ def test_a_browser_logs_in_and_says_so_where_it_can_not(tmp_path: Path, scripted
             )
             page = context.new_page()
             page.goto(service.url)
-            page.get_by_label("URL").fill(URL)
+            page.locator("#url").fill(URL)
             page.locator("#submit button").click()
             if known:
                 expect(page.locator("[data-job]")).to_have_count(1)
             else:
-                expect(page.locator("#problem")).to_contain_text("for those who have a token")
-                assert page.get_by_label("URL").input_value() == URL
+                expect(page.locator("#problem")).to_contain_text("The token, or its name, is wrong")
+                assert page.locator("#url").input_value() == URL
             context.close()
 
 
