@@ -967,9 +967,10 @@ def warnings(tmp_path: Path, text: str, **environ: str) -> list[str]:
     ],
 )
 def test_check_warns_of_an_empty_base_url(server: str, reason: str, tmp_path: Path) -> None:
-    (told,) = warnings(tmp_path, f"[server]\n{server}\n")
+    (told,) = warnings(tmp_path, f"[server]\npublic = no\n{server}\n")
     assert told.startswith(f"[server] base_url is empty, but {reason}: links in mails go to http:")
-    assert warnings(tmp_path, f"[server]\n{server}\nbase_url = https://md5.example.org\n") == []
+    answered = f"[server]\npublic = no\n{server}\nbase_url = https://md5.example.org\n"
+    assert warnings(tmp_path, answered) == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -1112,7 +1113,7 @@ def test_check_warns_of_a_database_url_with_a_password_that_others_can_read(
 
 
 def test_check_and_show_as_json(tmp_path: Path) -> None:
-    (tmp_path / "config.ini").write_text("[server]\nhost = 0.0.0.0\n")
+    (tmp_path / "config.ini").write_text("[server]\nhost = 0.0.0.0\npublic = no\n")
     command = ["--config", "config.ini", "--json"]
     done = run("md5light", "config", "check", *command, cwd=tmp_path)
     told = json.loads(done.stdout)

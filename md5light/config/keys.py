@@ -193,7 +193,10 @@ class DownloadConfig:
     )
     allow_ports: Ports = _key(values.ports, "80 443 1024-65535", "ports that downloads may use")
     ca_file: str = _key(
-        values.text, "", "file of certificates (PEM) to trust besides the usual ones", path=True
+        values.text,
+        "",
+        "file of certificates (PEM) to trust in addition to the usual ones",
+        path=True,
     )
     user_agent: str = _key(
         values.header,
@@ -231,7 +234,10 @@ class SmtpConfig:
         "seconds for each step; the whole exchange ends within four times that",
     )
     ca_file: str = _key(
-        values.text, "", "file of certificates (PEM) to trust besides the usual ones", path=True
+        values.text,
+        "",
+        "file of certificates (PEM) to trust in addition to the usual ones",
+        path=True,
     )
     give_up_days: float = _key(
         values.number(0, 365), "4", "days that a mail is tried before it is given up"
