@@ -50,7 +50,7 @@ shift 2
 exec "$@"
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.container, pytest.mark.timeout(500)]
 
 
 def run(*command: object, **options: object) -> str:
