@@ -210,6 +210,30 @@ class HangingUp(Limited):
                 self.listen()
 
 
+class BlackHole:
+    """An address at which no connection is ever made: its listener's queue is full."""
+
+    def __init__(self, address: str) -> None:
+        self._listener = socket.socket()
+        self._listener.bind((address, 0))
+        self._listener.listen(0)
+        self._address = self._listener.getsockname()
+        self._waiting = [socket.socket() for _ in range(4)]
+
+    def __enter__(self) -> BlackHole:
+        for client in self._waiting:
+            client.setblocking(False)
+            client.connect_ex(self._address)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for each in (*self._waiting, self._listener):
+            each.close()
+
+    def url(self, path: str = "/file") -> str:
+        return f"http://{self._address[0]}:{self._address[1]}{path}"
+
+
 def as_zero(left: float) -> list[str]:
     """Ask for no rest at all."""
     return ["Retry-After: 0"]

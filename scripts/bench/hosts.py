@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from md5light.queue import open_database
 from md5light.queue.jobs import Queue
 from tests import limited
-from tests.limited import Answer, Ban, HangingUp, Limited, Window
+from tests.limited import Answer, Ban, BlackHole, HangingUp, Limited, Window
 from tests.service import Service
 
 #: seconds between two looks at how far a scenario has come
@@ -68,6 +68,8 @@ class Outcome:
     failed: int
     seconds: float
     attempts: int
+    #: seconds from the start of the pool to the last end
+    worked: float
     requests: int = 0
     refusals: int = 0
     connections: int = 0
@@ -88,6 +90,7 @@ def run(urls: list[str], limit: float, **settings: Any) -> dict[str, Outcome]:
                 queue = Queue(database, lease_seconds=60, max_attempts=5, retry_seconds=1)
                 for url in urls:
                     queue.submit(url, url.split("/")[2].split(":")[0], client="bench")
+                started = time.time()
                 service.start_pool()
                 begin = time.monotonic()
                 while time.monotonic() < begin + limit:
@@ -104,6 +107,7 @@ def run(urls: list[str], limit: float, **settings: Any) -> dict[str, Outcome]:
             counts.get("failed", 0),
             max(row["ended"] or 0 for row in of_host) - min(row["begun"] for row in of_host),
             max(row["attempts"] for row in of_host),
+            max(row["ended"] or 0 for row in of_host) - started,
         )
     return outcomes
 
@@ -165,6 +169,27 @@ def hanging_up(jobs: int) -> Outcome:
     return outcome
 
 
+def black_hole(dead: int, good: int) -> Outcome:
+    """Download from a good host, alone and beside a black hole, with time scaled by about 20.
+
+    The outcome is the black hole's; `refusals` is how many good files were not done, or how many
+    seconds later than alone the last one was.
+    """
+    scaled = {"queue": {"retry_seconds": 0.05}, "download": {"connect_timeout": 0.5}}
+    with (
+        Limited(lambda *_: limited.answer("200 OK"), "127.0.0.2") as server,
+        BlackHole("127.0.0.3") as hole,
+    ):
+        files = [server.url(f"/{number}") for number in range(good)]
+        alone = run(files, 300, **scaled)["127.0.0.2"]
+        started = [hole.url(f"/{number}") for number in range(dead)]
+        beside = run([*started, *files], 600, **scaled)
+    outcome, others = beside["127.0.0.3"], beside["127.0.0.2"]
+    late = max(0, round(others.worked - alone.worked))
+    outcome.refusals = good - others.done or late
+    return outcome
+
+
 #: name, what is run, what is needed of the outcome
 SCENARIOS: dict[str, tuple[Callable[[], Outcome], Callable[[Outcome], bool]]] = {
     "a: 20 per 5 s, 200 jobs": (
@@ -190,6 +215,10 @@ SCENARIOS: dict[str, tuple[Callable[[], Outcome], Callable[[Outcome], bool]]] = 
     "e: 20 per 5 s, X-RateLimit-Reset as Unix time, 200 jobs": (
         lambda: own(Window(20, 5, tell=limited.as_epoch)),
         lambda o: o.done == 200,
+    ),
+    "f: black hole with 10,000 jobs beside 1,000 good ones": (
+        lambda: black_hole(10_000, 1_000),
+        lambda o: o.failed == 10_000 and o.worked <= 120 and o.refusals <= 5,
     ),
     "RateLimit of the draft, 20 per 5 s, 200 jobs": (
         lambda: own(Window(20, 5, tell=limited.as_draft)),
