@@ -248,6 +248,18 @@ def test_the_refusals_of_one_burst_make_one_rest_and_tell_how_many_may_run(
             queue.settle(job, HASHED)
 
 
+def test_a_long_download_keeps_no_other_waiting_after_a_rest(polite: Queue, clock: Clock) -> None:
+    submit(polite, 8)
+    long, refused = claim(polite), claim(polite)
+    clock.pass_(1)
+    polite.settle(refused, word(asked=5))
+    clock.pass_(5)
+    (knock,) = claim_all(polite)
+    polite.settle(knock, HASHED)
+    assert len(claim_all(polite)) == 1
+    assert polite.settle(long, HASHED)[0] == "done"
+
+
 def test_a_rest_that_was_asked_for_and_did_not_suffice_grows(polite: Queue, clock: Clock) -> None:
     submit(polite, 5)
     for expected in (1, 15):

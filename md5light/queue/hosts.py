@@ -39,12 +39,14 @@ COUNT_RUNNING = """
     where host = :host and status = 'running' and finished_at is null
 """
 
-#: its running jobs and its row, if it has one
+#: its row, if it has one, its running jobs, and those that began after its last word
 LOOK = """
-    select hosts.*, (
-        select count(*) from jobs
-        where jobs.host = :name and status = 'running' and finished_at is null) as running
-    from (select 1 as one) as one left join hosts on hosts.host = :name
+    select hosts.*, running.jobs as running, running.since
+    from (
+        select count(*) as jobs, count(case when started_at > coalesce(
+                (select word_at from hosts where host = :name), 0) then 1 end) as since
+        from jobs where host = :name and status = 'running' and finished_at is null) as running
+    left join hosts on hosts.host = :name
 """
 
 # 1e12 is job.FAR: a job with a turn may be claimed at any time.
@@ -70,7 +72,8 @@ ADMIT = """
         where host = :host and status = 'queued' and due_at is null and finished_at is null
         order by turn limit (
             select case when count(*) < :places then :places - count(*) else 0 end from jobs
-            where host = :host and status = 'running' and finished_at is null))
+            where host = :host and status = 'running' and finished_at is null
+                and started_at > :since))
 """
 
 IS_KNOCK_SET = """
@@ -252,7 +255,9 @@ class Hosts:
             if state and state.rest_until > now:
                 self._let_knock(transaction, state)
             else:
-                rows.append({"host": host, "places": min(PORTION, self._limit(state))})
+                since = state.word_at if state else 0.0
+                places = min(PORTION, self._limit(state))
+                rows.append({"host": host, "places": places, "since": since})
         for count in transaction.run_many(ADMIT, rows):
             if count > 1:  # the worker whose job has ended takes one
                 transaction.ring()
@@ -327,11 +332,15 @@ class Hosts:
         return reports
 
     def _look(self, transaction: Transaction, host: str) -> tuple[Host | None, int]:
-        """Return a host's state and how many more of its jobs may run."""
+        """Return a host's state and how many more of its jobs may run.
+
+        The room that it has made since its last word is not taken by those that ran before: a long
+        download must not keep others waiting.
+        """
         (row,) = transaction.all(LOOK, name=host)
-        running = row.pop("running")
+        running, since = row.pop("running"), row.pop("since")
         state = Host(**row) if row["host"] else None
-        return state, max(0, self._limit(state) - running)
+        return state, max(0, min(self._per_host - running, self._limit(state) - since))
 
     def _limit(self, state: Host | None) -> int:
         return min(self._per_host, state.room) if state else self._per_host
