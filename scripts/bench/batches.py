@@ -25,6 +25,12 @@ from loopback import ROOT, figure, serving
 
 sys.path.insert(0, str(ROOT))
 
+from md5light.batch import NewBatch, NewLine
+from md5light.queue import open_database
+from md5light.queue.batches import Batches
+from md5light.queue.database import Database
+from md5light.queue.jobs import Queue
+from md5light.queue.sweeps import PORTION
 from tests.service import Service
 
 LINES = 100_000
@@ -43,8 +49,57 @@ def main() -> int:
         "--rounds", type=int, default=3, help="of each kind; medians count (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    met = [*measure_lists(arguments.rounds), measure_drain(arguments.rounds)]
+    met = [
+        *measure_storage(arguments.rounds),
+        *measure_lists(arguments.rounds),
+        measure_drain(arguments.rounds),
+    ]
     return 0 if all(met) else 1
+
+
+def measure_storage(rounds: int) -> list[bool]:
+    """Store 100,000 lines without HTTP, beside single submissions; read and remove them."""
+    names = ("storing", "submitting", "counting", "canceling", "removing")
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            location = str(Path(folder, "jobs.sqlite3"))
+            with contextlib.closing(open_database(location, durable=True)) as database:
+                store_and_remove(database, times)
+    return [
+        figure("seconds of storing 100,000 lines", statistics.median(times["storing"]), 3),
+        figure("ms of submissions beside it, p99", 1000 * p99(times["submitting"]), 150),
+        figure("seconds of counting them", statistics.median(times["counting"]), 1),
+        figure("seconds of canceling them", statistics.median(times["canceling"]), 10),
+        figure("seconds of removing them", statistics.median(times["removing"]), 10),
+    ]
+
+
+def store_and_remove(database: Database, times: dict[str, list[float]]) -> None:
+    batches = Batches(database, max_attempts=5)
+    queue = Queue(database, lease_seconds=60, max_attempts=5, retry_seconds=10)
+    batch_id = batches.begin(NewBatch("urls", "192.0.2.1"))
+    begun = time.monotonic()
+    with timed(lambda: queue.submit("http://127.0.0.1:2000/", "127.0.0.1"), times["submitting"]):
+        for first in range(0, LINES, PORTION):
+            batches.add(batch_id, [line(number) for number in range(first, first + PORTION)])
+        batch = batches.publish(batch_id)
+    times["storing"].append(time.monotonic() - begun)
+    times["counting"].append(seconds(lambda: batches.result(batch)))
+    times["canceling"].append(seconds(lambda: batches.cancel(batch_id)))
+    batches.purge(-1)
+    times["removing"].append(seconds(lambda: exhaust(batches.sweep)))
+
+
+def line(number: int) -> NewLine:
+    host = f"files{number % 100}.example.org"
+    url = f"https://{host}/pub/file-{number}.tar.gz"
+    return NewLine(number, url, url, host)
+
+
+def exhaust(work: Callable[[], bool]) -> None:
+    while work():
+        pass
 
 
 def measure_lists(rounds: int) -> list[bool]:
@@ -90,7 +145,7 @@ def check(service: Service) -> None:
 
 
 @contextlib.contextmanager
-def timed(request: Callable[[], None], times: list[float]) -> Iterator[None]:
+def timed(request: Callable[[], object], times: list[float]) -> Iterator[None]:
     """Send requests one after the other, and add the seconds of each to `times`."""
     ended = threading.Event()
 
