@@ -24,10 +24,10 @@ def gather(batches: Batches, batch: Batch, attach_bytes: int) -> Report:
 
     It is the same to the byte at each attempt. Raises DatabaseUnavailable.
     """
-    bad = batches.entries(batch.id, limit=SHOWN_LINES, statuses=NOT_WELL)
+    bad = list(batches.entries(batch.id, limit=SHOWN_LINES, statuses=NOT_WELL))
     attachments = {}
     for form in ("md5sum", "failed") if bad else ("md5sum",):
-        pieces = write(batches.manifest(batch.id), form, header=batch.header)
+        pieces = write(batches.entries(batch.id), form, header=batch.header)
         content = _gzip(pieces, attach_bytes, int(batch.finished_at or 0))
         if content is not None:
             attachments[f"{form}-{batch.id[:8]}{FORMS[form].extension}.gz"] = content

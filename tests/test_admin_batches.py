@@ -140,7 +140,7 @@ def test_purge_removes_batches_as_a_whole(source: Database, clock: Clock, tmp_pa
     assert [batch.id for batch in batches.newest(9)] == [running.id]
     (count,) = source.read(lambda reading: reading.all("select count(*) as lines from lines"))
     assert count["lines"] == 4
-    assert not batches.entries(ended.id)
+    assert not list(batches.entries(ended.id))
 
 
 def test_a_failed_mail_of_a_batch_is_listed_and_made_new(
@@ -176,7 +176,7 @@ def test_batches_move_to_another_database_as_they_are(
     assert new.newest(9) == old.newest(9)
     ended, running = old.newest(9)[2], old.newest(9)[0]
     for batch in (ended, running):
-        here, there = ([*each.manifest(batch.id)] for each in (old, new))
+        here, there = ([*each.entries(batch.id)] for each in (old, new))
         waiting = [entry._replace(status="waiting", attempts=0) for entry in here]
         assert there == [
             other if entry.status == "running" else entry

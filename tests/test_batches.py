@@ -379,7 +379,7 @@ def test_each_line_is_compared_with_what_it_expects(
 ) -> None:
     batch = submit(batches, [line(1), line(2, 1, **known)])
     work(queue)
-    entries = batches.entries(batch.id)
+    entries = list(batches.entries(batch.id))
     assert [entry.status for entry in entries] == ["hashed", status]
     assert (entries[1].expected_size, entries[1].expected) == (
         known.get("size"),
@@ -409,7 +409,7 @@ def test_a_file_is_compared_by_every_digest_that_its_lines_expect(
     sums: dict[str, Any] = {"sha1": "a" * 40, "sha256": "b" * 64, "sha512": "d" * 128}
     queue.settle(first, replace(hashed(first), **sums))
     queue.settle(second, replace(hashed(second), sha512="e" * 128))
-    entries = batches.entries(batch.id)
+    entries = list(batches.entries(batch.id))
     assert [entry.status for entry in entries] == [
         "hashed", "matched", "matched", "mismatched", "hashed"
     ]  # fmt: skip
@@ -435,7 +435,7 @@ def test_entries_have_all_that_is_known_of_a_line(
     queue.settle(done, hashed(done))
     queue.settle(failed, REFUSED)
     queue.cancel(canceled.id)
-    entries = batches.entries(batch.id)
+    entries = list(batches.entries(batch.id))
     assert [entry.position for entry in entries] == [1, 2, 3, 4, 5]
     assert [entry.status for entry in entries] == [
         "matched", "failed", "failed", "canceled", "waiting"
@@ -459,9 +459,7 @@ def test_entries_come_in_portions_and_by_status(batches: Batches, queue: Queue) 
         queue.settle(job, outcome or hashed(job))
 
     def positions(**wanted: Any) -> list[int]:
-        found = [entry.position for entry in batches.entries(batch.id, **wanted)]
-        assert found == [entry.position for entry in batches.manifest(batch.id, **wanted)]
-        return found
+        return [entry.position for entry in batches.entries(batch.id, **wanted)]
 
     assert positions() == [1, 2, 3, 4, 5, 6, 7]
     assert positions(after=2, limit=3) == [3, 4, 5]
@@ -479,11 +477,11 @@ def test_a_manifest_is_read_in_portions_as_often_as_needed(
     for first in (1, 4, 7):
         batches.add(batch_id, [line(first), line(first + 1), line(first + 2)])
     batches.publish(batch_id)
-    manifest = batches.manifest(batch_id)
+    lines = batches.entries(batch_id)
     for _ in range(2):
-        assert [entry.position for entry in manifest] == list(range(1, 10))
-    assert [entry.position for entry in batches.manifest(batch_id, limit=4)] == [1, 2, 3, 4]
-    assert [entry.position for entry in batches.manifest(batch_id, after=2, limit=4)] == [
+        assert [entry.position for entry in lines] == list(range(1, 10))
+    assert [entry.position for entry in batches.entries(batch_id, limit=4)] == [1, 2, 3, 4]
+    assert [entry.position for entry in batches.entries(batch_id, after=2, limit=4)] == [
         3,
         4,
         5,

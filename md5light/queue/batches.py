@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 
 from md5light.batch import LINE_RESULTS, Batch, Counts, NewBatch, NewLine, Result, mail_id
 from md5light.config import Config
@@ -271,24 +272,14 @@ class Batches:
         batch_id: str,
         *,
         after: int = 0,
-        limit: int = PORTION,
-        statuses: Collection[str] = (),
-    ) -> list[Entry]:
-        """Return the lines behind position `after`, in input order, those of `statuses` if any."""
-        return self._database.read(
-            lambda transaction: lines.read_entries(transaction, batch_id, after, limit, statuses)
-        )
-
-    def manifest(
-        self,
-        batch_id: str,
-        *,
-        after: int = 0,
         limit: int | None = None,
         statuses: Collection[str] = (),
-    ) -> Manifest:
-        """Return the lines as `entries` does, to be iterated over as often as needed."""
-        return Manifest(self, batch_id, after, limit, statuses)
+    ) -> Entries:
+        """Return the lines behind position `after`, in input order, those of `statuses` if any.
+
+        They are read portion by portion at each iteration.
+        """
+        return Entries(self._database, batch_id, after, limit, statuses)
 
     def cancel(self, batch_id: str) -> bool:
         """Cancel what is unfinished; False when there is no such batch, or it has ended.
@@ -425,35 +416,38 @@ class Batches:
         return self._database.write(work)
 
 
-class Manifest:
-    """Lines of a batch, read portion by portion at each iteration."""
+class Entries:
+    """Lines of a batch, to be iterated over as often as needed; each portion is a transaction."""
 
     def __init__(
         self,
-        batches: Batches,
+        database: Database,
         batch_id: str,
         after: int,
         limit: int | None,
         statuses: Collection[str],
     ) -> None:
-        self._batches = batches
+        self._database = database
         self._batch_id = batch_id
         self._after = after
         self._limit = limit
         self._statuses = statuses
 
     def __iter__(self) -> Iterator[Entry]:
-        after, left = self._after, self._limit
-        while left is None or left > 0:
-            wanted = PORTION if left is None else min(PORTION, left)
-            entries = self._batches.entries(
-                self._batch_id, after=after, limit=wanted, statuses=self._statuses
+        return islice(chain.from_iterable(self._portions()), self._limit)
+
+    def _portions(self) -> Iterator[list[Entry]]:
+        after: int | None = self._after
+        while after is not None:
+            read = partial(
+                lines.read_portion,
+                batch_id=self._batch_id,
+                after=after,
+                limit=PORTION,
+                statuses=self._statuses,
             )
-            yield from entries
-            if len(entries) < wanted:
-                return
-            after = entries[-1].position
-            left = None if left is None else left - wanted
+            entries, after = self._database.read(read)
+            yield entries
 
 
 def _batch(row: Row) -> Batch:

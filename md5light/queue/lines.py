@@ -69,17 +69,19 @@ ERRORS = f"""
     where place <= 3 order by lines desc, code, position
 """
 
+# Lines are limited before their jobs are looked up: without statistics of a new table PostgreSQL
+# would look up those of all lines that follow.
 ENTRIES = f"""
-    select * from (
-        select lines.position, lines.sent, lines.name, lines.label,
-            lines.size as expected_size,
-            {", ".join(f"lines.{a} as expected_{a}" for a in ALGORITHMS)},
-            {STATUS} as status, jobs.url, jobs.size, {", ".join(f"jobs.{a}" for a in ALGORITHMS)},
-            coalesce(lines.error_code, jobs.error_code) as error_code,
-            coalesce(lines.error_message, jobs.error_message) as error_message,
-            jobs.final_url, jobs.content_type, jobs.attempts, jobs.finished_at
-        from {OF_BATCH} and lines.position > :after) as entries
-    {{where}} order by position limit :limit
+    select lines.position, lines.sent, lines.name, lines.label, lines.size as expected_size,
+        {", ".join(f"lines.{name} as expected_{name}" for name in ALGORITHMS)},
+        {STATUS} as status, jobs.url, jobs.size, {", ".join(f"jobs.{a}" for a in ALGORITHMS)},
+        coalesce(lines.error_code, jobs.error_code) as error_code,
+        coalesce(lines.error_message, jobs.error_message) as error_message,
+        jobs.final_url, jobs.content_type, jobs.attempts, jobs.finished_at
+    from (
+        select * from lines where batch_id = :batch_id and position > :after
+        order by position limit :limit) as lines
+    left join jobs on jobs.id = lines.job_id order by lines.position
 """
 
 REMOVE_JOBS = """
@@ -130,16 +132,16 @@ def read_result(transaction: Transaction, batch_id: str) -> Result:
     )
 
 
-def read_entries(
+def read_portion(
     transaction: Transaction, batch_id: str, after: int, limit: int, statuses: Collection[str]
-) -> list[Entry]:
-    """Read lines behind position `after`, in input order; without `statuses` those of any."""
-    wanted = {f"status{number}": status for number, status in enumerate(statuses)}
-    where = f"where status in ({', '.join(f':{name}' for name in wanted)})" if wanted else ""
-    rows = transaction.all(
-        ENTRIES.format(where=where), batch_id=batch_id, after=after, limit=limit, **wanted
-    )
-    return [_entry(row) for row in rows]
+) -> tuple[list[Entry], int | None]:
+    """Read the next lines behind position `after`, in input order.
+
+    Returns those of `statuses`, all without any, and the position behind which there may be more.
+    """
+    rows = transaction.all(ENTRIES, batch_id=batch_id, after=after, limit=limit)
+    entries = [_entry(row) for row in rows if not statuses or row["status"] in statuses]
+    return entries, rows[-1]["position"] if len(rows) == limit else None
 
 
 def remove(transaction: Transaction, batch_id: str, rows: int) -> int:

@@ -51,10 +51,8 @@ ADMIT = """
 
 ADVANCE = "update batches set turn = turn + :admitted where id = :id"
 
-# Those that run come first: they are what costs.
 UNFINISHED = """
-    select id, host from jobs where batch_id = :id and status in ('queued', 'running', 'parked')
-    order by case when status = 'running' then 0 else 1 end, place limit :rows
+    select id, host from jobs where batch_id = :id and status = :status order by place limit :rows
 """
 
 PARK = f"""
@@ -120,13 +118,22 @@ class Sweeps:
 
     def _cancel(self, transaction: Transaction, batch: Row) -> int:
         """Cancel the next unfinished jobs; their hosts may let others run."""
-        jobs = transaction.all(UNFINISHED, id=batch["id"], rows=PORTION)
+        jobs = _unfinished(transaction, batch)
         hosts = {job["host"] for job in jobs}
         self._hosts.lock(transaction, hosts)
         canceled = sum(transaction.run_many(CANCEL, [{"id": job["id"]} for job in jobs]))
         self._hosts.admit(transaction, hosts)
         totals.add(transaction, [totals.Event("canceled", times=canceled)])
         return len(jobs)
+
+
+def _unfinished(transaction: Transaction, batch: Row) -> list[Row]:
+    """Return the next unfinished jobs, first those that run: they are what costs."""
+    jobs: list[Row] = []
+    for status in ("running", "queued", "parked"):
+        parameters: Row = {"status": status, "rows": PORTION - len(jobs)}
+        jobs += transaction.all(UNFINISHED, id=batch["id"], **parameters)
+    return jobs
 
 
 def _admit(transaction: Transaction, batch: Row) -> int:

@@ -87,7 +87,7 @@ class BatchAPI:
         known = bottle.request.get_header("If-None-Match", "")
         if batch.ended and manifests.is_known(manifests.etag(batch, asked), known):
             return Answer(304, b"", manifests.headers(batch, asked))
-        entries = self._batches.manifest(
+        entries = self._batches.entries(
             batch.id, after=asked.after, limit=asked.limit, statuses=asked.statuses
         )
         pieces = writing.write(

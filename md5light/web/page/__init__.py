@@ -140,7 +140,7 @@ class Page:
         settled = batch.ended and batch.mail != "waiting"
         return self._render(
             "batch",
-            report=make_report(batch, result, part, entries, _language(), now),
+            report=make_report(batch, result, part, list(entries), _language(), now),
             refresh=0 if settled else _refresh(now - batch.created_at),
             address=self._address(),
         )
