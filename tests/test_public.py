@@ -449,18 +449,19 @@ def test_a_stranger_gets_ten_mails_that_say_why_and_whom_to_ask(tmp_path: Path) 
 
 @contextlib.contextmanager
 def ports() -> Iterator[dict[str, str]]:
-    """Give URLs of ports that are closed, silent, of another protocol, and that hang up."""
-    closed = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    """Give URLs of ports that are closed, silent and of another protocol, each at its own host."""
+    closed = socket.create_server(("127.0.0.2", 0))
+    url = f"http://127.0.0.2:{closed.getsockname()[1]}/"
     closed.close()
-    answers = {"silent": b"", "ssh": b"SSH-2.0-OpenSSH_9.2\r\n", "smtp": b"220 mail ESMTP\r\n"}
+    ssh = b"SSH-2.0-OpenSSH_9.2\r\n"
+    answers = {"silent": b"", "ssh": ssh, "smtp": b"220 mail ESMTP\r\n", "tls to no tls": ssh}
     with contextlib.ExitStack() as stack:
-        urls = {"closed": url, "tls to no tls": ""}
-        for name, banner in answers.items():
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        urls = {"closed": url}
+        for number, (name, banner) in enumerate(answers.items(), 3):
+            listener = stack.enter_context(socket.create_server((f"127.0.0.{number}", 0)))
             threading.Thread(target=greet, args=(listener, banner), daemon=True).start()
-            urls[name] = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        urls["tls to no tls"] = urls["ssh"].replace("http", "https")
+            scheme = "https" if name == "tls to no tls" else "http"
+            urls[name] = f"{scheme}://127.0.0.{number}:{listener.getsockname()[1]}/"
         yield urls
 
 
