@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -159,6 +160,18 @@ def test_a_url_that_stands_twice_is_one_job_and_answers_both_lines(
         url(5),
         url(7),
     ]
+
+
+def test_ids_of_a_batchs_jobs_are_uuids_with_beginnings_of_their_own(
+    batches: Batches, queue: Queue
+) -> None:
+    one, other = submit_urls(batches, 20), submit_urls(batches, 20)
+    ids = [job.id for job in queue.newest(99)]
+    assert {uuid.UUID(job_id).version for job_id in ids} == {4}
+    assert len({job_id[:8] for job_id in ids}) == len({job_id[8:] for job_id in ids}) == 40
+    for batch in (one, other):
+        assert not any(part in "".join(ids) for part in batch.id.split("-", 1)[1:])
+        assert not queue.find(batch.id)
 
 
 def test_the_same_url_in_two_batches_is_two_jobs(batches: Batches, queue: Queue) -> None:

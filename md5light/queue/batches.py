@@ -150,6 +150,8 @@ class Batches:
         self._max_unfinished = max_unfinished_batches
         self._limits = Limits(submits_per_minute, mails_per_hour, unfinished_per_client)
         self._sweeps = Sweeps(database, per_host, max_attempts)
+        #: for each list that this process takes the places of its jobs, by digest of the URL
+        self._places: dict[str, dict[bytes, int]] = {}
         #: results of running batches, each with the time until which it is believed
         self._results: dict[str, tuple[float, Result]] = {}
 
@@ -187,7 +189,9 @@ class Batches:
             transaction.run(BEGIN, **row, unlimited=unlimited)
 
         self._database.write(work)
-        return str(row["id"])
+        batch_id = str(row["id"])
+        self._places[batch_id] = {}
+        return batch_id
 
     def add(self, batch_id: str, added: Sequence[NewLine]) -> None:
         """Store up to PORTION lines of a batch that was begun.
@@ -196,18 +200,21 @@ class Batches:
         taken for one whose server died.
         """
 
-        def work(transaction: Transaction) -> None:
+        places = self._places.get(batch_id, {})
+
+        def work(transaction: Transaction) -> dict[bytes, int]:
             batch = _taking(transaction, batch_id)
             transaction.lock(self._limits.locks(batch["client"], None))
-            urls = lines.store(transaction, batch, added, self._max_attempts)
-            transaction.run(ADDED, id=batch_id, lines=len(added), urls=urls)
+            new = lines.store(transaction, batch, added, places, self._max_attempts)
+            transaction.run(ADDED, id=batch_id, lines=len(added), urls=len(new))
             over = self._limits.above(
                 transaction, batch["client"], unlimited=bool(batch["unlimited"])
             )
             if over:
                 raise over
+            return new
 
-        self._database.write(work)
+        places.update(self._database.write(work))
 
     def publish(self, batch_id: str) -> Batch:
         """Make the batch visible and its jobs due.
@@ -227,10 +234,13 @@ class Batches:
             totals.add(transaction, totals.submitted([batch["client"]]))
             return _get(transaction, batch_id)
 
-        return self._database.write(work)
+        published = self._database.write(work)
+        self._places.pop(batch_id, None)
+        return published
 
     def discard(self, batch_id: str) -> None:
         """Remove a batch that will not be published."""
+        self._places.pop(batch_id, None)
         self._database.write(lambda transaction: transaction.run(DISCARD, id=batch_id))
         self._sweeps.go_on([batch_id])
 

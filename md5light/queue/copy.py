@@ -6,7 +6,7 @@ once it is whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from md5light.queue import totals
@@ -41,8 +41,6 @@ MAILS = """
     select * from outbox where kind = 'job' and subject > :after and subject <= :last
 """
 
-INSERT = "insert into {table} ({columns}) values ({values}) on conflict do nothing"
-
 STORE_COUNT = """
     insert into totals (event, within, shard, events, bytes, seconds)
     values (:event, :within, :shard, :events, :bytes, :seconds)
@@ -74,7 +72,7 @@ def copy(source: Database, target: Database) -> Iterator[tuple[int, int]]:
 def _copy_batches(source: Database, target: Database) -> None:
     after: Row = {"batch_id": "", "position": 0}
     while lines := source.read(partial(_all, LINES, **after, rows=PORTION)):
-        target.write(partial(_insert_all, table="lines", rows=lines))
+        target.write(partial(_store_lines, lines=lines))
         after = {name: lines[-1][name] for name in after}
     mails: dict[str, list[Row]] = {}
     for mail in source.read(partial(_all, BATCH_MAILS)):
@@ -83,9 +81,13 @@ def _copy_batches(source: Database, target: Database) -> None:
         target.write(partial(_store_batch, batch=batch, mails=mails.get(batch["id"], [])))
 
 
+def _store_lines(transaction: Transaction, lines: list[Row]) -> None:
+    transaction.insert("lines", lines)
+
+
 def _store_batch(transaction: Transaction, batch: Row, mails: list[Row]) -> None:
-    if _insert(transaction, "batches", batch):
-        _insert_all(transaction, "outbox", map(_released, mails))
+    if transaction.insert("batches", [batch]):
+        transaction.insert("outbox", [_released(mail) for mail in mails])
 
 
 def _all(sql: str, transaction: Transaction, **parameters: object) -> list[Row]:
@@ -96,21 +98,11 @@ def _store(transaction: Transaction, jobs: list[Row], mails: dict[str, Row]) -> 
     """Store the jobs that are not there yet; return how many they were."""
     new = 0
     for job in jobs:
-        if _insert(transaction, "jobs", _released(job)):
+        if transaction.insert("jobs", [_released(job)]):
             new += 1
             if job["id"] in mails:
-                _insert(transaction, "outbox", _released(mails[job["id"]]))
+                transaction.insert("outbox", [_released(mails[job["id"]])])
     return new
-
-
-def _insert_all(transaction: Transaction, table: str, rows: Iterable[Row]) -> None:
-    for row in rows:
-        _insert(transaction, table, row)
-
-
-def _insert(transaction: Transaction, table: str, row: Row) -> bool:
-    columns, values = ", ".join(row), ", ".join(f":{column}" for column in row)
-    return transaction.run(INSERT.format(table=table, columns=columns, values=values), **row) == 1
 
 
 def _released(row: Row) -> Row:

@@ -7,7 +7,7 @@ the database's clock. The differences between engines are in their classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ from md5light.errors import DatabaseError, DatabaseUnavailable, OldSchema
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the type of an item that is written
 Row = dict[str, Any]
+
+INSERT = "insert into {table} ({columns}) values ({values}) on conflict do nothing"
 
 #: the migrations, in the order of their names: file number N leads from version N - 1 to N
 SCHEMA = Path(__file__).with_name("schema")
@@ -26,6 +28,9 @@ class Transaction(ABC):
 
     #: how many transactions may write at a time; a counter that all change has so many rows
     writers: int
+
+    #: stands for a value that is given by its position
+    placeholder: str
 
     def __init__(self) -> None:
         #: new jobs, of which idle workers are told after the commit
@@ -49,6 +54,23 @@ class Transaction(ABC):
     @abstractmethod
     def run_many(self, sql: str, rows: list[Row]) -> list[int]:
         """Run one statement for each of `rows`; return how many rows each run changed."""
+
+    def insert(self, table: str, rows: Sequence[Row]) -> int:
+        """Insert the rows, all of the same columns, whose keys are not there yet; return how many.
+
+        Values by position take two thirds of the time of values by name.
+        """
+        if not rows:
+            return 0
+        columns, values = ", ".join(rows[0]), ", ".join([self.placeholder] * len(rows[0]))
+        return self._run_all(
+            INSERT.format(table=table, columns=columns, values=values),
+            [tuple(row.values()) for row in rows],
+        )
+
+    @abstractmethod
+    def _run_all(self, sql: str, values: list[tuple[object, ...]]) -> int:
+        """Run one statement for each of `values`; return how many rows that changed in all."""
 
     @abstractmethod
     def lock(self, names: Iterable[str]) -> None:

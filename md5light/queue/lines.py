@@ -1,13 +1,13 @@
 """The lines of batches: storing them with their jobs, and what has become of them.
 
-A distinct URL of a batch is one job, whose id is made of the batch's id and the URL: so a URL that
-stands twice is found without an index over URLs. Each method runs in the caller's transaction.
+A distinct URL of a batch is one job, at the place of its first line; its id is made of the batch's
+id and that place. Each function runs in the caller's transaction.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
 from hashlib import blake2b
 
@@ -17,22 +17,9 @@ from md5light.job import rfc3339
 from md5light.lists.entry import DONE, Entry
 from md5light.queue.database import Row, Transaction
 
-STORE_JOB = """
-    insert into jobs (id, batch_id, place, url, host, status, max_attempts, created_at, digests)
-    values (:id, :batch_id, :place, :url, :host, 'parked', :max_attempts, :now, :digests)
-    on conflict (id) do nothing
-"""
-
 DIGESTS = "select digests from jobs where id = :id"
 
 STORE_DIGESTS = "update jobs set digests = :digests where id = :id"
-
-STORE_LINE = f"""
-    insert into lines (batch_id, position, job_id, sent, name, label, size,
-        {", ".join(ALGORITHMS)}, error_code, error_message)
-    values (:batch_id, :position, :job_id, :sent, :name, :label, :size,
-        {", ".join(f":{algorithm}" for algorithm in ALGORITHMS)}, :error_code, :error_message)
-"""
 
 #: a line whose file is as expected: each column that is not null equals that of its job
 MATCHES = " and ".join(
@@ -94,30 +81,50 @@ REMOVE_LINES = """
 """
 
 
-def store(transaction: Transaction, batch: Row, lines: Sequence[NewLine], max_attempts: int) -> int:
-    """Store lines of `batch`, and a job for each URL that it has not yet; return how many jobs."""
+def store(
+    transaction: Transaction,
+    batch: Row,
+    lines: Sequence[NewLine],
+    places: Mapping[bytes, int],
+    max_attempts: int,
+) -> dict[bytes, int]:
+    """Store lines of `batch`, and a job for each URL that it has not yet.
+
+    `places` are those of the jobs so far, by digest of the URL; returns those of new jobs.
+    """
+    new: dict[bytes, int] = {}
     jobs: dict[str, Row] = {}
+    expected: dict[str, set[str]] = {}
+    rows = []
     for line in lines:
-        if line.url is not None and line.url not in jobs:
-            jobs[line.url] = _job(batch, line, max_attempts)
-        if line.url is not None and line.expected:
-            job = jobs[line.url]
-            job["digests"] = _united(job["digests"], line.expected)
-    counts = transaction.run_many(STORE_JOB, list(jobs.values()))
-    for job, count in zip(jobs.values(), counts, strict=True):
-        if not count and job["digests"] != batch["digests"]:
-            _add_digests(transaction, job)
-    ids = {url: job["id"] for url, job in jobs.items()}
-    rows = [_row(batch["id"], line, ids[line.url] if line.url else None) for line in lines]
-    transaction.run_many(STORE_LINE, rows)
-    return sum(counts)
+        job = None
+        if line.url is not None:
+            key = blake2b(line.url.encode(), digest_size=16).digest()
+            place = places.get(key) or new.setdefault(key, line.position)
+            job = job_id(batch["id"], place)
+            if place == line.position:
+                jobs[job] = _job(batch, line, job, max_attempts)
+            if line.expected:
+                expected.setdefault(job, set()).update(line.expected)
+        rows.append(_row(batch["id"], line, job))
+    for job in expected.keys() & jobs.keys():
+        jobs[job]["digests"] = _united(batch["digests"], expected.pop(job))
+    transaction.insert("jobs", list(jobs.values()))
+    for job, algorithms in expected.items():
+        _add_digests(transaction, job, algorithms)
+    transaction.insert("lines", rows)
+    return new
 
 
-def job_id(batch_id: str, url: str) -> str:
-    """Return the id of the job of a URL: as random as the batch's, for those who know neither."""
-    digest = blake2b(url.encode(), key=batch_id.encode(), digest_size=16).hexdigest()
-    # As str(uuid.UUID(digest, version=4)), in a fifth of the time.
-    return f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-a{digest[17:20]}-{digest[20:]}"
+def job_id(batch_id: str, place: int) -> str:
+    """Return the id of a batch's job: a UUID that nobody can guess who does not know the batch's.
+
+    It begins with a number that counts up: jobs of neighbouring lines are neighbours in the index
+    of ids, where each random one would change a page of its own.
+    """
+    number = (int(batch_id[:8], 16) + place) % 2**32
+    digits = blake2b(b"%d" % place, key=batch_id.encode(), digest_size=12).hexdigest()
+    return f"{number:08x}-{digits[:4]}-4{digits[4:7]}-a{digits[7:10]}-{digits[10:22]}"
 
 
 def read_result(transaction: Transaction, batch_id: str) -> Result:
@@ -166,35 +173,35 @@ def from_json(text: str) -> Result:
     )
 
 
-def _job(batch: Row, line: NewLine, max_attempts: int) -> Row:
+def _job(batch: Row, line: NewLine, id: str, max_attempts: int) -> Row:
     return {
-        "id": job_id(batch["id"], line.url or ""),
+        "id": id,
         "batch_id": batch["id"],
         "place": line.position,
         "url": line.url,
         "host": line.host,
+        "status": "parked",
         "max_attempts": max_attempts,
+        "created_at": batch["created_at"],
         "digests": batch["digests"],
     }
 
 
-def _add_digests(transaction: Transaction, job: Row) -> None:
-    """Let a job that is there compute what a further line of its URL needs."""
-    (stored,) = transaction.all(DIGESTS, id=job["id"])
-    digests = _united(stored["digests"], job["digests"].split())
-    if digests != stored["digests"]:
-        transaction.run(STORE_DIGESTS, id=job["id"], digests=digests)
+def _add_digests(transaction: Transaction, id: str, algorithms: Iterable[str]) -> None:
+    """Let a job of an earlier portion compute what a further line of its URL needs."""
+    (stored,) = transaction.all(DIGESTS, id=id)
+    transaction.run(STORE_DIGESTS, id=id, digests=_united(stored["digests"], algorithms))
 
 
 def _united(digests: str, further: Iterable[str]) -> str:
     return Wanted.of([*digests.split(), *further], {}).digests
 
 
-def _row(batch_id: str, line: NewLine, job_id: str | None) -> Row:
+def _row(batch_id: str, line: NewLine, job: str | None) -> Row:
     return {
         "batch_id": batch_id,
         "position": line.position,
-        "job_id": job_id,
+        "job_id": job,
         "sent": None if line.sent == line.url else line.sent,
         "name": line.name,
         "label": line.id,

@@ -117,6 +117,7 @@ class PostgreSQLTransaction(Transaction):
     """A transaction beside those of other connections."""
 
     writers = 16
+    placeholder = "%s"
 
     def __init__(self, connection: Connection, now: float | None = None) -> None:
         super().__init__()
@@ -151,6 +152,10 @@ class PostgreSQLTransaction(Transaction):
         if self._now is None:
             self._now = float(self.all(f"select {NOW} as now")[0]["now"])
         return self._now
+
+    def _run_all(self, sql: str, values: list[tuple[object, ...]]) -> int:
+        self._cursor.executemany(sql, values)
+        return self._cursor.rowcount
 
     def _execute(self, sql: str, parameters: dict[str, object]) -> psycopg.Cursor[Row]:
         if self._now is not None and ":now" in sql:

@@ -54,6 +54,7 @@ class SQLiteTransaction(Transaction):
     """A transaction that has the file's one write lock, or only reads."""
 
     writers = 1
+    placeholder = "?"
 
     def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -78,6 +79,9 @@ class SQLiteTransaction(Transaction):
 
     def now(self) -> float:
         return self._clock()
+
+    def _run_all(self, sql: str, values: list[tuple[object, ...]]) -> int:
+        return self._connection.executemany(sql, values).rowcount
 
     def _execute(self, sql: str, parameters: dict[str, object]) -> sqlite3.Cursor:
         if ":now" in sql:
