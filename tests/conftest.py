@@ -71,7 +71,7 @@ def template(postgresql: PostgreSQLServer) -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """What the configuration says of a database without rows, once of each engine."""
     if request.param == "sqlite":

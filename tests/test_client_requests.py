@@ -169,6 +169,7 @@ def test_two_submissions_have_two_keys(origin: Origin, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["503 Service Unavailable", "429 Too Many Requests"])
+@pytest.mark.slow
 def test_retry_after_is_honoured(status: str, origin: Origin) -> None:
     asked: list[float] = []
     busy = error(status, "queue_full", "Too many jobs are waiting.", "Retry-After: 1")

@@ -94,6 +94,7 @@ def test_the_first_address_that_answers_wins() -> None:
         assert timed([second, first])[0] == second[4]
 
 
+@pytest.mark.slow
 def test_an_address_that_answers_late_still_wins() -> None:
     with socket.socket() as listener, socket.socket() as filler, deaf("127.0.0.2") as nobody:
         listener.bind(("127.0.0.1", 0))

@@ -422,6 +422,7 @@ def test_many_good_answers_let_one_more_in(make_queue: MakeQueue, clock: Clock) 
 # --- a host that stays away -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dead_host_fails_in_minutes_with_few_connections_and_delays_nobody(
     make_queue: MakeQueue, clock: Clock, outbox: Outbox, database: Database
 ) -> None:

@@ -38,6 +38,7 @@ def test_a_connection_that_brings_no_answer_is_the_hosts_word(origin: Origin, fe
     assert failure_of(fetch, origin.url("/refused")).of_host
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_let_connect_is_not_reached(fetch: Fetch) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -76,6 +77,7 @@ def test_a_cut_handshake_is_the_hosts_word(fetch: Fetch) -> None:
     ],
     ids=["broken", "no-http", "slow"],
 )
+@pytest.mark.slow
 def test_what_becomes_of_one_answer_is_not_the_hosts_word(
     origin: Origin, fetch: Fetch, script: object
 ) -> None:

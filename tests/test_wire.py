@@ -171,6 +171,7 @@ def test_a_silent_server_times_out(origin: Origin, at_once: bytes, key: str, par
     assert f"see [download] {key}" in failure.message
 
 
+@pytest.mark.slow
 def test_the_first_byte_has_a_time_of_its_own(origin: Origin) -> None:
     """On a new connection, after an interim answer, at each hop, and on a kept connection."""
 
