@@ -197,7 +197,7 @@ class OwnAddresses:
 
     def _read(self) -> frozenset[Address]:
         if sys.platform != "linux":
-            return frozenset()  # Guard.check_connected is what is left
+            return frozenset()  # Guard.check_connected has to do
         try:
             return frozenset((*_ipv4_addresses(self._folder), *_ipv6_addresses(self._folder)))
         except (OSError, ValueError, IndexError) as error:

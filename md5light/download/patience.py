@@ -16,7 +16,7 @@ MAX_SECONDS = 3600.0
 EPOCH = 10**9
 EPOCH_MILLISECONDS = 10**12
 
-#: when the limit starts over, and what is left of it until then. RateLimit-Reset is of early drafts
+#: headers: the time when the limit starts over, and the requests left. RateLimit-Reset is of drafts
 #: of draft-ietf-httpapi-ratelimit-headers, the others are older customs
 RESETS = {
     "ratelimit-reset": "ratelimit-remaining",

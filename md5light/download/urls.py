@@ -30,7 +30,7 @@ ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNO
 LOCATION = re.compile(rb"\A((?:(?:https?:)?//[^/?#]*)?)(.*)\Z", re.IGNORECASE | re.DOTALL)
 
 #: characters that show nothing, although Unicode counts them neither as spaces nor as format
-#: characters: fillers, the grapheme joiner, the blank of Braille, what is left of the plane of tags
+#: characters: fillers, the grapheme joiner, the blank of Braille, the rest of the plane of tags
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\uffa0"
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"

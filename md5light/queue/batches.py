@@ -371,7 +371,7 @@ class Batches:
     # --- for workers ------------------------------------------------------------------------------
 
     def end_due(self) -> list[Batch]:
-        """End each batch of which no job is unfinished, and add the mail that this makes owed.
+        """End each batch without an unfinished job, and add the mail that it owes.
 
         Of all who ask at the same time, one ends it.
         """

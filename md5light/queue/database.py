@@ -33,7 +33,7 @@ class Transaction(ABC):
     placeholder: str
 
     def __init__(self) -> None:
-        #: new jobs, of which idle workers are told after the commit
+        #: how many new jobs idle workers are told of after the commit
         self.rings = 0
         #: whether the engine may give space back to the file system after the commit
         self.trims = False

@@ -17,7 +17,7 @@ from md5light.job import FAR
 from md5light.queue.backoff import LONGEST_SECONDS
 from md5light.queue.database import Row, Transaction
 
-#: the states of rows that have not ended and that nobody holds
+#: the states of unfinished rows without a lease
 WAITING = ("queued", "waiting")
 
 #: the share of a lease that must be over before it is extended: until then a renewal touches no

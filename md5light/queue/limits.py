@@ -52,7 +52,7 @@ UNFINISHED_OF_CLIENT = """
     ) as tenths
 """
 
-#: a job, of which a batch's job counts a tenth among a client's unfinished ones
+#: the weight of a single job among a client's unfinished ones; a job of a batch weighs 1
 TENTHS = 10
 
 COUNT_UNFINISHED = """

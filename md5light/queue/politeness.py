@@ -38,7 +38,7 @@ SEARCH_FACTOR = 1.5
 CORRECTION_FACTOR = 1.2
 #: good answers after which the pace was nearly right
 SETTLED_ANSWERS = 3
-#: what is left of that time after each good answer
+#: the pace is multiplied by this after each good answer
 EASING_FACTOR = 0.99
 
 #: a host is given up after so many rests in a row, or, after a few, when the next one would make

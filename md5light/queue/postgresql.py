@@ -36,7 +36,7 @@ from md5light.queue.database import Listener, Row, Transaction
 T = TypeVar("T")
 Connection = psycopg.Connection[Row]
 
-#: connections that one process holds at most, one of which writes; its threads take turns
+#: the most connections of one process; one of them writes, and threads take turns
 CONNECTIONS = 4
 
 #: how soon we notice that a server or network is gone (libpq, "Parameter Key Words"): seconds, the

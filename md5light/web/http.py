@@ -156,7 +156,7 @@ class HTTPServer:
 
         A second signal ends it, too.
         """
-        self.turn(0)  # accepts who has connected
+        self.turn(0)  # accept the clients that have connected
         while self._listeners:
             # Its own close() would end the threads' way back to the loop.
             wasyncore.dispatcher.close(self._listeners.pop())
@@ -169,7 +169,7 @@ class HTTPServer:
         return True
 
     def close(self) -> None:
-        """End the threads, none of which has anything to do any more."""
+        """End the threads, which are idle by now."""
         self._threads.shutdown()
 
     # --- connections ------------------------------------------------------------------------------
