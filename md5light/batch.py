@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from md5light.job import rfc3339
 
-#: what may have become of a line at the end of its batch
+#: the statuses that a line may have at the end of its batch
 LINE_RESULTS = ("hashed", "matched", "mismatched", "failed", "canceled")
 
 
 class NewBatch(NamedTuple):
-    """What is known of a list before its first line is stored."""
+    """A list before its first line is stored."""
 
-    #: the format that its lines were read by
+    #: the format of the list
     format: str
-    #: who submitted it: the name of a token, or a network address; never shown
+    #: the client that submitted it: the name of its token, or its network address; never shown
     client: str
     #: a label
     name: str | None = None
@@ -25,20 +25,20 @@ class NewBatch(NamedTuple):
     digests: tuple[str, ...] = ()
     #: address that gets a mail at its end; never shown
     email: str | None = None
-    #: the line above the list, without which its lines can't be read again
+    #: the header line of the list, which is needed to read its lines again
     header: str | None = None
-    #: what makes a repeat safe; the same key must come with the same fingerprint
+    #: makes a repeated request safe; the same key must come with the same fingerprint
     idempotency_key: str | None = None
-    #: stands for the body and the options
+    #: digest of the body and the options
     fingerprint: str | None = None
 
 
 class NewLine(NamedTuple):
-    """A line to be stored: with a URL and its host, or with the error that keeps it from both."""
+    """A line to be stored: with a URL and its host, or with the error that it has instead."""
 
     #: in the list, counted from 1
     position: int
-    #: its text
+    #: its text as it was sent
     sent: str
     url: str | None = None
     host: str | None = None
@@ -55,7 +55,7 @@ class NewLine(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch that clients can see."""
+    """A batch as clients see it."""
 
     id: str
     #: running, done or canceled
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
     #: never shown
     email: str | None
     lines: int
-    #: distinct ones: each is downloaded once
+    #: distinct URLs: each is downloaded once
     urls: int
     created_at: float
     finished_at: float | None
@@ -111,10 +111,10 @@ class ErrorCount:
 
 
 class Result(NamedTuple):
-    """What has become of a batch's lines, at one moment."""
+    """The state of a batch's lines at one moment."""
 
     counts: Counts = Counts()
-    #: of all that was hashed, each URL once
+    #: of all hashed files, each URL counted once
     bytes: int = 0
     #: the most frequent first
     errors: tuple[ErrorCount, ...] = ()
@@ -126,7 +126,7 @@ def mail_id(batch_id: str, ends: int) -> str:
 
 
 def describe(batch: Batch, result: Result) -> dict[str, object]:
-    """Return everything that clients may know of a batch, so neither its address nor its client."""
+    """Return the batch as clients see it, so without its address and its client."""
     return {
         "id": batch.id,
         "name": batch.name,

@@ -1,4 +1,4 @@
-"""Deadlines: one thread ends every block that takes longer than the same time."""
+"""Deadlines: one thread ends every block that takes longer than a fixed time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 class Deadlines:
     """Ends each block that takes longer than `seconds`.
 
-    Its thread starts with the first watch and does not outlive a fork.
+    Its thread starts at the first `watch`; a fork does not inherit it.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,7 +30,7 @@ class Deadlines:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 thread.start()
-                self._thread = thread  # only now: after a failed start, the next watch tries again
+                self._thread = thread  # set only now, so that a failed start is tried again
             self._ends[key] = time.monotonic() + self._seconds, end
         try:
             yield
@@ -46,7 +46,7 @@ class Deadlines:
     def _run(self) -> None:
         with self._changed:
             while not self._closed:
-                # A block that is added while this waits has a later deadline than this wakes up at.
+                # Blocks added during this wait have later deadlines than its end.
                 self._changed.wait(self._expire())
 
     def _expire(self) -> float:

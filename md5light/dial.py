@@ -20,23 +20,23 @@ AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
 
 #: seconds until the next address is tried as well (RFC 8305, section 5: Connection Attempt Delay)
 NEXT_SECONDS = 0.25
-#: addresses tried, at most: a name may have thousands, all of them strangers
+#: addresses to try at most: a name may have thousands
 MAX_ADDRESSES = 6
 
 
 def connect(addresses: list[AddressInfo], seconds: float, interrupt: Interrupt) -> socket.socket:
     """Connect to the first of `addresses` that answers, within `seconds` for all of them.
 
-    The next one is tried when the last has failed or has been silent for a while. Raises
-    TimeoutError, the OSError of the last address that failed, or the error of `interrupt`, which
-    then holds nothing.
+    The next address is tried when the one before has failed or has not answered for a while. Raises
+    TimeoutError, the OSError of the address that failed last, or the error of `interrupt`; then
+    `interrupt` holds no socket.
     """
     with _Race(interrupt) as race:
         return race.run(deque(in_turn(addresses)[:MAX_ADDRESSES]), time.monotonic() + seconds)
 
 
 def in_turn(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Order addresses by families in turn, the first one's first (RFC 8305, section 4)."""
+    """Alternate between the families, beginning with that of the first (RFC 8305, section 4)."""
     families: dict[Any, list[AddressInfo]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
@@ -45,7 +45,7 @@ def in_turn(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
 
 
 class _Race:
-    """Connections being opened; for a `with` block, after which all but the winner are closed."""
+    """Connections being opened; the end of the `with` block closes all but the winner."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
@@ -84,14 +84,14 @@ class _Race:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._interrupt.hold(*self._opening.values())
         error_number = connection.connect_ex(where)
-        self._interrupt.check()  # an end that came before connect had nothing to shut
+        self._interrupt.check()  # it may have ended before connect, when nothing was open to shut
         if error_number in (0, errno.EINPROGRESS):
             self._poll.register(connection, select.POLLOUT)
         else:
             self._drop(connection, error_number)
 
     def _wait(self, until: float) -> socket.socket | None:
-        """Return the first connection that stands, None at `until` or when one has failed."""
+        """Return the first open connection; None at `until` or when one has failed."""
         while self._opening and (left := until - time.monotonic()) > 0:
             for number, _ in self._poll.poll(math.ceil(left * 1000)):
                 self._interrupt.check()

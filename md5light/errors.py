@@ -3,7 +3,7 @@
 Md5lightError                  has a code and a message
 ├── ConfigError                wrong configuration: a command exits with 78
 ├── DatabaseError              the database can't be opened: a command exits with 1
-│   ├── OldSchema              the server or the pool brings it up to date at its start
+│   ├── OldSchema              server and pool migrate it when they start
 │   └── DatabaseUnavailable    it can't be read or written now: /submit answers 503
 │       └── DatabaseReplaced   its file was deleted or replaced: the process ends with 1
 ├── ListenError                the server can't listen: it exits with 1
@@ -19,8 +19,8 @@ Md5lightError                  has a code and a message
     ├── TemporaryFailure       worth another attempt
     │   ├── OutOfResources     this machine lacked something: the attempt does not count
 │   │   └── NoPlace        enough downloads are connected to the address
-    │   └── OperatorFailure    not before the operator has changed something
-    └── PermanentFailure       never will
+    │   └── OperatorFailure    lasts until the operator changes something
+    └── PermanentFailure       another attempt would fail, too
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DatabaseError(Md5lightError):
 
 
 class OldSchema(DatabaseError):
-    """The database has an older md5light's schema, or none: server or pool bring it up to date."""
+    """The database has the schema of an older md5light, or none; server and pool migrate it."""
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -71,7 +71,7 @@ class ListenError(Md5lightError):
 
 
 class OwnAddressesUnknown(Md5lightError):
-    """The machine's own addresses can't be read, so none can be judged; the message is one line."""
+    """The machine's own addresses can't be read, so the guard can allow none; one line."""
 
     code = "own_addresses_unknown"
 
@@ -110,13 +110,13 @@ class TooMany(Md5lightError):
 
 
 class QueueFull(Md5lightError):
-    """There are as many unfinished jobs as the configuration admits."""
+    """There are as many unfinished jobs as the configuration allows."""
 
     code = "queue_full"
 
 
 class Stopped(Md5lightError):
-    """The worker ended a download or a delivery (a cancel, a stop, a lost lease): no failure."""
+    """The worker ended a download or a delivery itself: canceled, stopping, or the lease lost."""
 
     code = "stopped"
 
@@ -124,32 +124,32 @@ class Stopped(Md5lightError):
 class Failure(Md5lightError):
     """A download or a mail did not succeed.
 
-    `code` is one of the documented error codes; `message` is a sentence for people that holds no
-    byte of what the other side sent and no resolved address. `detail` may hold both: it is for the
-    terminal of the person who asked, never for a log or the database.
+    `code` is one of the documented error codes; `message` is a sentence for people, without any
+    text of the other side and without resolved addresses. `detail` may contain both: it is shown
+    only in the terminal of an administrator, never logged or stored.
     """
 
     def __init__(self, code: str, message: str, *, detail: str = "") -> None:
         super().__init__(message, code=code)
         self.detail = detail
-        #: code and message that clients are told
+        #: the code and message for clients
         self.told = (code, message)
-        #: it is a host's word, which asks for rest or can't be reached: it says nothing of the file
+        #: the host asks for rest or can't be reached: the failure is not about the file
         self.of_host = False
-        #: it was met at another host, to which a redirect had led
+        #: it happened at another host, after a redirect
         self.redirected = False
-        #: it came before the server had answered
+        #: it happened before the server answered
         self.unanswered = False
-        #: another attempt may be the last one
+        #: allow at most one more attempt
         self.last_chance = False
 
     def disguise(self, code: str, message: str) -> None:
-        """Have clients told something else than the log."""
+        """Set a code and a message for clients that differ from those in the log."""
         self.told = (code, message)
 
 
 class TemporaryFailure(Failure):
-    """A failure worth another attempt, after `retry_after` seconds where the other side said so."""
+    """A failure worth another attempt, after `retry_after` seconds if the other side asked so."""
 
     def __init__(
         self, code: str, message: str, *, detail: str = "", retry_after: float | None = None
@@ -159,16 +159,16 @@ class TemporaryFailure(Failure):
 
 
 class OutOfResources(TemporaryFailure):
-    """This machine had no file descriptor, memory or thread; that says nothing about the job."""
+    """This machine lacked a file descriptor, memory or a thread: no failure of the job."""
 
 
 class NoPlace(OutOfResources):
-    """As many downloads as may be are connected to the server's address."""
+    """The server's address has as many connections as are allowed."""
 
 
 class OperatorFailure(TemporaryFailure):
-    """A failure that lasts until the operator changes the configuration, or what it names."""
+    """A failure that lasts until the operator changes the configuration or the mail server."""
 
 
 class PermanentFailure(Failure):
-    """A failure that another attempt would meet again."""
+    """A failure that another attempt would repeat."""

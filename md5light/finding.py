@@ -1,22 +1,22 @@
-"""What is to be found out about a file, and whether it is as expected."""
+"""The digests that a job computes, the values expected of its file, and their comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-#: digests by their names in hashlib, in the order in which they are shown, and as people write them
+#: digests by their names in hashlib, in the order of display, with the names for people
 LABELS = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha512": "SHA-512"}
 ALGORITHMS = tuple(LABELS)
 
-#: what may be expected of a file
+#: the properties of a file that a client may expect values for
 EXPECTABLE = ("size", *ALGORITHMS)
 
 
 class Wanted(NamedTuple):
-    """What is to be found out about a file beside its MD5: columns of a job."""
+    """The further digests and the expected values of a job, as its columns."""
 
-    #: further digests, separated by spaces, those expected among them
+    #: digests to compute in addition to MD5, separated by spaces, including the expected ones
     digests: str = ""
     expected_size: int | None = None
     #: in lower-case hexadecimal, as all digests
@@ -27,7 +27,7 @@ class Wanted(NamedTuple):
 
     @classmethod
     def of(cls, digests: Iterable[str], expected: Mapping[str, int | str]) -> Wanted:
-        """Want `digests`, and what is needed to judge what is `expected`, by name."""
+        """Return the columns for `digests` and for `expected` values, whose digests are added."""
         wanted = {*digests, *expected}
         further = " ".join(name for name in ALGORITHMS[1:] if name in wanted)
         values: dict[str, Any] = {f"expected_{name}": value for name, value in expected.items()}
@@ -41,17 +41,17 @@ Values = Mapping[str, int | str | None]
 
 
 def differing(expected: Values, found: Values) -> list[str]:
-    """Return the names of what was expected and found to be something else."""
+    """Return the names of the expected values that differ from those found."""
     return [name for name, value in expected.items() if value not in (None, found.get(name))]
 
 
 def looks_like_page(content_type: str | None) -> bool:
-    """Tell whether an answer of this type shows a page, which is seldom the file that was meant."""
+    """Tell whether this type is of an HTML page, which is seldom the file that was meant."""
     return (content_type or "").lower().startswith(("text/html", "application/xhtml"))
 
 
 def differences(expected: Values, found: Values, content_type: str | None) -> list[str]:
-    """Tell in words where a file is not as expected, and that it looks like a page if it does."""
+    """Describe each difference, and that the file looks like an HTML page if it does."""
     words = [
         f"{name} is {found.get(name)}, not {expected[name]}" for name in differing(expected, found)
     ]

@@ -1,4 +1,4 @@
-"""An end that any thread can make of what another thread waits for: sockets and conditions."""
+"""Lets any thread end work in another thread that waits for sockets or conditions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from md5light.errors import Md5lightError
 
 
 class Interrupt:
-    """Ends one piece of work over a network, at any moment and from any thread.
+    """Ends one piece of network work, at any moment and from any thread.
 
-    The working thread gives it each socket (`hold`) and asks it (`check`) after each end of a
-    connection. Shutting a socket down ends what a thread waits for on it; closing it would not, and
-    might hit a new socket of the same number.
+    The working thread registers each socket (`hold`) and calls `check` after each end of a
+    connection. A shutdown wakes a thread that waits for the socket; a close would not, and might
+    hit a new socket with the same number.
     """
 
     def __init__(self) -> None:
@@ -32,17 +32,17 @@ class Interrupt:
                 self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise the error that the work was ended with, if it was.
+        """Raise the error that was given to `end`, if any.
 
-        To be called after every end of a connection: this side may have made it.
+        Call it after every end of a connection: `end` may have caused it.
         """
         if self._end is not None:
             raise self._end
 
     def hold(self, *connections: socket.socket) -> None:
-        """Shut `connections` down at the end, and no longer those of the last call.
+        """Register `connections`, which `end` shuts down, in place of those of the last call.
 
-        To be called with none before a connection is closed or kept for later.
+        Call it without any before a connection is closed or kept for reuse.
         """
         with self._changed:
             self._held = connections
@@ -52,9 +52,9 @@ class Interrupt:
             self.check()
 
     def wait(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Wait until `condition` holds, and tell whether it does.
+        """Wait for `condition`, at most `seconds`; return whether it is true.
 
-        A thread that makes it hold calls `notify`.
+        A thread that makes it true must call `notify`.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._end is not None or condition(), seconds)
@@ -67,7 +67,7 @@ class Interrupt:
 
     def _shut(self) -> None:
         for connection in self._held:
-            # The method of plain sockets: SSLSocket's own drops the TLS state, and ciphertext would
-            # be read as data.
+            # The plain socket's method: SSLSocket's own drops the TLS state, and then ciphertext
+            # would be read as data.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -9,44 +9,44 @@ from typing import NamedTuple
 
 from md5light.finding import EXPECTABLE, differences, differing
 
-#: the beginning of a client that is the bearer of a token, before its name; no address has it
+#: the prefix of a client that is known by the name of its token; no address begins so
 BEARER = "token:"
 
-#: the states of a job that clients see; the last three are ends
+#: the statuses of a job that clients see; the last three are final
 STATUSES = ("queued", "running", "done", "failed", "canceled")
 
 
-#: a due_at from here on is no time but a turn, beyond any clock (`queue.turns`)
+#: a `due_at` from this value on is a turn and no time (see queue/turns.py)
 FAR = 1e12
 
 
 class Job(NamedTuple):  # made at each claim, in half the time that a frozen dataclass takes
-    """One file whose MD5 was asked for; times are Unix seconds, sizes bytes."""
+    """A job: one URL to hash; times are in Unix seconds, sizes in bytes."""
 
-    #: random UUID, the only key to the job that a client has
+    #: random UUID: whoever knows it may see the job
     id: str
     #: as it was submitted
     url: str
-    #: host of the URL, whose downloads at once are limited
+    #: host of the URL: the jobs of a host that run at once are limited
     host: str
-    #: address that gets the result by mail; never shown
+    #: mail address that gets the result; never shown
     email: str | None
-    #: who submitted it: BEARER and the name of a token, or the network address that it came from;
-    #: never shown
+    #: the client that submitted it: BEARER and the name of its token, or its network address; never
+    #: shown
     client: str | None
     #: one of STATUSES
     status: str
-    #: no worker takes it before; FAR or more: its turn; None: set aside for its host, or ended
+    #: no worker claims it before; FAR or more: its turn; None: set aside for its host, or ended
     due_at: float | None
-    #: proof of the claim, shown at every write of the worker that holds it
+    #: identifies the claim: a worker's write needs it (see queue/leases.py)
     token: str | None
-    #: name of the worker that holds it
+    #: name of the worker that holds the lease
     worker: str | None
-    #: claims so far, but for those given back untried
+    #: claims so far, except those that were released untried
     attempts: int
     max_attempts: int
     created_at: float
-    #: beginning of the latest attempt
+    #: start of the latest attempt
     started_at: float | None
     finished_at: float | None
     bytes_done: int
@@ -60,28 +60,28 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     #: why the latest attempt failed
     error_code: str | None
     error_message: str | None
-    #: its place among those that wait, a time or a turn; None: it waits for its next attempt
+    #: its place among waiting jobs, a time or a turn; None: it waits for its next attempt
     turn: float | None = None
-    #: how often its host asked for rest without counting an attempt, and when last
+    #: how often its host refused it without counting an attempt, and when last
     refusals: int = 0
     refused_at: float | None = None
-    #: the batch that it is of, and its place there
+    #: the batch that it belongs to, and its place there
     batch_id: str | None = None
     place: int | None = None
     #: none, waiting, sent or failed
     mail: str = "none"
-    #: as Wanted
+    #: the fields of Wanted
     digests: str = ""
     expected_size: int | None = None
     expected_md5: str | None = None
     expected_sha1: str | None = None
     expected_sha256: str | None = None
     expected_sha512: str | None = None
-    #: the further digests that were wanted
+    #: the further digests, as far as they were requested
     sha1: str | None = None
     sha256: str | None = None
     sha512: str | None = None
-    #: until when its host rests, and why; None: it does not
+    #: the end of its host's rest, and the reason; None: the host does not rest
     rest_until: float | None = None
     rest_code: str | None = None
     rest_message: str | None = None
@@ -92,30 +92,30 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
 
     @property
     def further(self) -> dict[str, str | None]:
-        """The further digests that were wanted, by algorithm; None before the job is done."""
+        """The requested further digests by algorithm; None before the job is done."""
         return {name: getattr(self, name) for name in self.digests.split()}
 
     @property
     def expected(self) -> dict[str, int | str]:
-        """What was expected of the file: its size and digests, by name."""
+        """The expected size and digests, by name."""
         values = {name: getattr(self, f"expected_{name}") for name in EXPECTABLE}
         return {name: value for name, value in values.items() if value is not None}
 
     @property
     def differing(self) -> list[str]:
-        """Names of what a done job's file was expected to have and has not."""
+        """The names of the expected values that a done job's file does not have."""
         return differing(self.expected, self._found)
 
     @property
     def check(self) -> str | None:
-        """`matched` or `mismatched` where something was expected and the job is done."""
+        """`matched` or `mismatched` if values were expected and the job is done, else None."""
         if self.status != "done" or not self.expected:
             return None
         return "mismatched" if self.differing else "matched"
 
     @property
     def note(self) -> str | None:
-        """A sentence that tells where the file is not as expected; None without a mismatch."""
+        """A sentence about the differences from the expected values; None without a mismatch."""
         if self.check != "mismatched":
             return None
         words = differences(self.expected, self._found, self.content_type)
@@ -127,7 +127,7 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
 
     @property
     def next_attempt_at(self) -> float | None:
-        """The time until which it waits, for its own next attempt or for its host's rest."""
+        """When its wait for its next attempt or its host's rest ends; None: it does not wait."""
         if self.status != "queued":
             return None
         due_at = self.due_at if self.due_at is not None and self.due_at < FAR else 0.0
@@ -143,12 +143,12 @@ class Hashed:
     md5: str
     #: bytes of the body
     size: int
-    #: where the redirects ended
+    #: the URL after all redirects
     final_url: str
     content_type: str | None
     etag: str | None
     last_modified: str | None
-    #: the further digests that were asked for
+    #: the further digests, as far as they were requested
     sha1: str | None = None
     sha256: str | None = None
     sha512: str | None = None
@@ -156,26 +156,26 @@ class Hashed:
 
 @dataclass(frozen=True)
 class Mail:
-    """One owed mail: a row of the outbox as a value; times are Unix seconds."""
+    """A mail of the outbox; times are in Unix seconds."""
 
     #: the kind of its subject: job or batch
     kind: str
-    #: id of the job that it tells of, or Batch.mail_id
+    #: the id of its job, or Batch.mail_id
     subject: str
     recipient: str
-    #: proof of the claim, shown at every write of the worker that holds it
+    #: identifies the claim: a worker's write needs it (see queue/leases.py)
     token: str | None
-    #: claims so far, but for those given back untried
+    #: claims so far, except those that were released untried
     attempts: int
-    #: when it became owed, or was retried by an administrator
+    #: when it was added to the outbox, or retried by an administrator
     created_at: float
-    #: the job that it tells of, if it does, where a worker claimed the mail
+    #: its job, if it is of one and a worker has claimed the mail
     job: Job | None = None
     #: waiting, sent or failed
     status: str = "waiting"
-    #: no worker takes it before; None: it has ended
+    #: no worker claims it before; None: it has ended
     due_at: float | None = None
-    #: name of the worker that holds it
+    #: name of the worker that holds the lease
     worker: str | None = None
     finished_at: float | None = None
     #: why the latest attempt failed
@@ -184,7 +184,7 @@ class Mail:
 
 
 def describe(job: Job) -> dict[str, object]:
-    """Return everything that clients may know of a job, so neither addresses nor its token."""
+    """Return the job as clients see it, so without addresses and token."""
     return {
         "id": job.id,
         "url": job.url,
@@ -211,7 +211,7 @@ def describe(job: Job) -> dict[str, object]:
 
 
 def describe_mail(mail: Mail) -> dict[str, object]:
-    """Return what an administrator may know of a mail, so not its address."""
+    """Return the mail as administrators see it, so without its address."""
     error = {"code": mail.error_code, "message": mail.error_message}
     return {
         "kind": mail.kind,
@@ -226,7 +226,7 @@ def describe_mail(mail: Mail) -> dict[str, object]:
 
 
 def error_of(job: Job) -> dict[str, str | None] | None:
-    """Return why a job, or its latest attempt, has not succeeded; None where nothing is wrong."""
+    """Return why a job, or its latest attempt, has failed; None when neither has."""
     if job.status == "canceled":
         return {"code": "canceled", "message": "The job was canceled."}
     if job.status == "queued" and job.rest_until is not None:
@@ -237,14 +237,14 @@ def error_of(job: Job) -> dict[str, str | None] | None:
 
 
 def _verdict(job: Job) -> dict[str, object]:
-    """Return what was expected and whether it was found; empty where nothing was expected."""
+    """Return the expected values and the verdict; empty when none were expected."""
     if not job.expected:
         return {}
     return {"check": job.check, "expected": job.expected, "note": job.note}
 
 
 def rfc3339(seconds: float | None) -> str | None:
-    """Write a time as RFC 3339 does, in UTC, to the millisecond."""
+    """Format a time by RFC 3339, in UTC, with milliseconds."""
     if seconds is None:
         return None
     return (

@@ -49,7 +49,7 @@ class Log:
 
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            # Logger.log would also find the caller's file and line, which no line of ours names.
+            # Logger.log would also look for the caller's file and line, which are not logged.
             record = self._logger.makeRecord(
                 self._logger.name, level, "", 0, event, (), None, extra={"fields": fields}
             )
@@ -57,11 +57,11 @@ class Log:
 
 
 class Outage:
-    """An outage of something that many threads use: one line when it begins, one when it ends.
+    """An outage of something that many threads use: a log line when it begins and when it ends.
 
-    An outage is over with the first success `quiet_seconds` or more after the last failure, so that
-    one that only some threads meet is two lines as well. `fail` and `succeed` may be called from
-    any thread.
+    It ends with the first success at least `quiet_seconds` after the last failure, so that an
+    outage in some of the threads makes two lines, too. `fail` and `succeed` may be called from any
+    thread.
     """
 
     def __init__(self, log: Log, begin: str, end: str, *, quiet_seconds: float = 0) -> None:
@@ -97,7 +97,7 @@ class Outage:
 
 
 class TextFormatter(logging.Formatter):
-    """time=… level=… event=… key=value …; a value that isn't one plain word is in JSON's quotes."""
+    """time=… level=… event=… key=value …; a value that is not one plain word is a JSON string."""
 
     def format(self, record: logging.LogRecord) -> str:
         return " ".join(f"{key}={_word(value)}" for key, value in _fields(record).items())
@@ -107,7 +107,7 @@ class JSONFormatter(logging.Formatter):
     """The same fields as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # ASCII, which is right in every locale.
+        # In ASCII, which is valid in every locale.
         return json.dumps(_fields(record), separators=(",", ":"), default=str)
 
 
@@ -127,12 +127,12 @@ def setup(config: LogConfig, *, verbose: bool = False) -> None:
     formatter = JSONFormatter() if config.format == "json" else TextFormatter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter(formatter) if _is_journal(sys.stderr) else formatter)
-    # No line of ours names these, so logging need not find them (logging HOWTO, "Optimization").
+    # These are not logged, so logging need not collect them (logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.raiseExceptions = False  # a line that can't be written must not lead to ten others
+    logging.raiseExceptions = False  # a line that can't be written must not cause a traceback
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.WARNING)  # libraries report only what is wrong
+    root.setLevel(logging.WARNING)  # libraries log only warnings and errors
     logging.getLogger("md5light").setLevel("DEBUG" if verbose else config.level.upper())
 
 
@@ -146,7 +146,7 @@ def _is_journal(stream: TextIO) -> bool:
         return False
     try:
         status = os.fstat(stream.fileno())
-    except OSError:  # no file at all, as where tests catch it
+    except OSError:  # the stream is not a file
         return False
     return named == f"{status.st_dev}:{status.st_ino}"
 

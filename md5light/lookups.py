@@ -1,4 +1,4 @@
-"""Name look-ups with a bound on their time and number: nothing can end the system's resolver."""
+"""Name look-ups with bounds on their time and number, since nothing can stop getaddrinfo."""
 
 from __future__ import annotations
 

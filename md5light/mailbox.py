@@ -1,4 +1,4 @@
-"""Mail addresses: the syntax that may reach a header or an SMTP command."""
+"""Mail addresses: the syntax that is safe in a header and in an SMTP command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 LABEL = r"[A-Za-z0-9-]+"
 
 #: A dot-string of at most 64 characters and a domain in ASCII (RFC 5321 sections 4.1.2 and
-#: 4.5.3.1.1), without the beginning of an encoded word (RFC 2047): some programs decode it even in
-#: an address.
+#: 4.5.3.1.1), without `=?`, which begins an encoded word (RFC 2047): some programs decode it even
+#: in an address.
 PLAIN_ADDRESS = re.compile(rf"(?=.{{1,64}}@)(?!.*=\?){ATOM}(\.{ATOM})*@{LABEL}(\.{LABEL})*")
 
 #: `Name <address>`, the name in quotes or without them

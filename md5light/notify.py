@@ -1,4 +1,4 @@
-"""Messages to a service manager, and the sockets that it passes; no effect without one."""
+"""Messages to the service manager, and the sockets that it passes; without one, no effect."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import socket
 import time
 
-#: seconds between two beats of a main loop when no watchdog waits for them
+#: seconds between two beats of a main loop without a watchdog
 QUIET_SECONDS = 30.0
 
-#: the first descriptor that is handed over (SD_LISTEN_FDS_START)
+#: the first descriptor that is passed (SD_LISTEN_FDS_START)
 FIRST_PASSED = 3
 
 
@@ -30,7 +30,7 @@ def notify(*assignments: str) -> None:
 def stopping(seconds: float) -> None:
     """Announce a stop that may take `seconds`, even beyond the unit's TimeoutStopSec=."""
     notify("STOPPING=1")
-    # This counts only once the manager knows of the stop.
+    # The manager accepts this only after it knows of the stop.
     notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
 
@@ -43,10 +43,10 @@ def passed_sockets() -> list[socket.socket]:
 
 
 class Watchdog:
-    """Proves to the service manager that a main loop lives (sd_watchdog_enabled(3)).
+    """Proves to the service manager that a main loop is running (sd_watchdog_enabled(3)).
 
-    The loop calls `beat` at every turn and sleeps no longer than that returns. When the loop hangs,
-    the beats end, and the manager restarts the service.
+    The loop calls `beat` in every iteration and sleeps no longer than the seconds that it returns.
+    If the loop hangs, the beats stop, and the manager restarts the service.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Watchdog:
         self._due_at = 0.0
 
     def beat(self) -> float:
-        """Send a sign of life if one is due; returns the seconds to the next."""
+        """Send a beat if one is due; return the seconds to the next one."""
         now = time.monotonic()
         if now >= self._due_at:
             notify("WATCHDOG=1")

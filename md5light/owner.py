@@ -1,4 +1,4 @@
-"""The owner of what a command makes as root beside the files of the service."""
+"""The owner of files that a command creates as root in a folder of the service."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def give_to_owner(made: Path | int, folder: Path) -> None:
-    """Give what root has just made in `folder` to the owner of `folder`, as SQLite does.
+    """Give a file that root has just created in `folder` to the owner of `folder`, as SQLite does.
 
-    Otherwise a command that the administrator runs as root would shut the service out. `made` is a
-    descriptor or, where nothing can be opened, a path.
+    Otherwise the service could not open files that the administrator has created as root. `made` is
+    a descriptor or, for a file that can't be opened, a path.
     """
     if os.geteuid() == 0:
         owner = folder.stat()
-        with contextlib.suppress(PermissionError):  # root of a container or over NFS may not
+        with contextlib.suppress(PermissionError):  # in a container or over NFS root may not
             os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(made, int))

@@ -1,7 +1,7 @@
-"""The signals that ask a main loop for something: SIGTERM and SIGINT as a count, SIGHUP as a call.
+"""Signals to a main loop: SIGTERM and SIGINT are counted, SIGHUP calls a function.
 
-SIGHUP asks daemons to read their configuration again, and comes when a terminal is closed. Here it
-does nothing but a line in the log: its default would end the process.
+SIGHUP conventionally makes a daemon read its configuration again, and it is also sent when a
+terminal is closed. Here it only writes a line to the log: its default would end the process.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from types import FrameType
 
 
 class StopSignals:
-    """Counts the requests to stop, and makes a file descriptor readable at each.
+    """Counts requests to stop and makes a file descriptor readable, for which any loop can wait.
 
-    So any loop can wait for them. The handlers do nothing else: what a signal interrupts is left
-    in good order (signal(7)). Make it in the main thread; a forked child makes its own.
+    The handlers do nothing else, so they are safe wherever the signal interrupts the program
+    (signal(7)). Create it in the main thread; a forked child creates its own.
     """
 
     BOTH = (signal.SIGTERM, signal.SIGINT)
@@ -26,13 +26,16 @@ class StopSignals:
     def __init__(
         self, *heeded: signal.Signals, on_hangup: Callable[[], object] | None = None
     ) -> None:
-        """Heed some of SIGTERM and SIGINT, ignore the other; `wait` calls `on_hangup` at SIGHUP."""
+        """Count those of SIGTERM and SIGINT in `heeded`, ignore the others.
+
+        `wait` calls `on_hangup` after a SIGHUP.
+        """
         self.count = 0
         self._hangups = 0
         self._on_hangup = on_hangup
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Written to at once, whenever the signal comes. Python calls a handler only when the main
-        # thread runs: not while it begins to wait, nor when another thread took the signal.
+        # The C handler writes to it at once. Python's handlers run only when the main thread does:
+        # not if it is about to wait, nor if another thread received the signal.
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
         for number in self.BOTH:
             signal.signal(number, self._count_stop if number in heeded else signal.SIG_IGN)
@@ -42,7 +45,7 @@ class StopSignals:
         return self._readable
 
     def wake_at(self, number: signal.Signals) -> None:
-        """Let another signal, such as SIGCHLD, end a `wait`, too."""
+        """Make another signal, such as SIGCHLD, end a `wait`, too."""
         signal.signal(number, lambda *_: None)
 
     def wait(self, timeout: float | None, *others: int) -> bool:

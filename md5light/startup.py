@@ -1,12 +1,11 @@
-"""What a command does before anything else. md5light.cli imports this first, for its effects.
+"""The first steps of every command; md5light.cli imports this module first, for its effects.
 
-* SIGTERM and SIGINT end a command that has not got far enough to do more, at once and without a
-  traceback, also as PID 1, for which the kernel drops signals without a handler
-  (pid_namespaces(7)).
+* SIGTERM and SIGINT end a command that is still starting, at once and without a traceback. This
+  works for PID 1, too: the kernel discards its signals without a handler (pid_namespaces(7)).
 * Closed standard streams become /dev/null. Otherwise the next file that is opened would get the
-  number of one, and log lines would be written into that file.
-* What can't be written to standard error is dropped: a full disk or a log reader that died must
-  stop nothing.
+  number of such a stream, and log lines would be written into that file.
+* Errors in writing to standard error are ignored: neither a full disk nor a dead log reader may
+  stop the service.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import sys
 from types import FrameType
 from typing import Any
 
-#: what a shell adds to a signal's number in the exit code
+#: added to a signal's number in the exit code, as shells do
 SIGNALED = 128
 
 
 class _StandardError(io.FileIO):
-    """Standard error, without errors of its own."""
+    """Standard error that never raises."""
 
     def write(self, data: Any) -> int:
         try:
@@ -33,12 +32,12 @@ class _StandardError(io.FileIO):
 
 
 def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal() passes both
-    # Not by an exception: where a module is being imported, that may become an ImportError.
+    # No exception: during an import it may become an ImportError.
     os._exit(SIGNALED + number)
 
 
 def _open_closed_streams() -> None:
-    # The lowest free number is given out first (open(2)), so three descriptors fill all gaps.
+    # open(2) takes the lowest free number, so three descriptors fill all gaps.
     for _ in range(3):
         descriptor = os.open(os.devnull, os.O_RDWR)
         if descriptor > 2:
@@ -49,7 +48,7 @@ def _open_closed_streams() -> None:
 
 
 def _lossy_stderr() -> io.TextIOWrapper:
-    # As Python's own with -u: what a buffer can't get rid of would fail again at the exit.
+    # Unbuffered, as with python -u: text left in a buffer would fail again at the exit.
     raw: Any = _StandardError(2, "w", closefd=False)
     encoding = sys.stderr.encoding if sys.stderr else None
     return io.TextIOWrapper(raw, encoding, errors="backslashreplace", write_through=True)

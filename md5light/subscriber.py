@@ -1,4 +1,4 @@
-"""Network addresses, as far as they tell one customer of the Internet from another."""
+"""The part of a network address that identifies one customer of the Internet."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ipaddress
 
 
 def subscriber(address: str) -> str:
-    """Return an IPv4 address, or the /64 of an IPv6 one: a /64 is one customer's, or one machine's.
+    """Return an IPv4 address as it is, an IPv6 address as its /64: that is one customer's.
 
-    What is no address is returned as it is.
+    A text that is not an address is returned unchanged.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])

@@ -1,10 +1,10 @@
-"""Text of others, shown to people."""
+"""Text from outside that is shown to people."""
 
 from __future__ import annotations
 
 
 def visible(text: str) -> str:
-    """Write what a terminal might obey, or not show, as escapes; the result is one line."""
+    """Escape characters that a terminal obeys or does not show; the result is one line."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

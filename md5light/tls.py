@@ -1,7 +1,7 @@
-"""TLS as a client: the one place that makes contexts, for downloads and for mail.
+"""TLS for clients: the one place that makes contexts, for downloads and for mail.
 
-Settings do not depend on who built Python or OpenSSL: a client connects to whatever curl connects
-to, and takes a connection that was cut for an error.
+The settings do not depend on the build of Python or OpenSSL: md5light connects to every server that
+curl connects to, and a connection that was cut is an error.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ CERTIFICATE = {
     68: "{}'s certificate was signed with a digest that is too weak.",
     79: "{}'s certificate was issued with a certificate that may not issue others.",
 }
-#: the issuer is not in the store, and not sent either
+#: the issuer is neither in the store nor sent by the server
 UNKNOWN_ISSUER = (
     "{} does not send its intermediate certificate, "
     "or the issuer of its certificate is not trusted."
 )
 
-#: reasons of OpenSSL's for a handshake that failed
+#: OpenSSL's reasons for a failed handshake
 NOTHING_IN_COMMON = {
     "SSLV3_ALERT_HANDSHAKE_FAILURE",
     "TLSV1_ALERT_PROTOCOL_VERSION",
@@ -67,7 +67,7 @@ class Client:
     def __init__(self, ca_file: str = "") -> None:
         self._ca_file = ca_file
 
-    # Made once and when needed: to load the certificates takes 50 ms, more than a small download.
+    # Made once, and only when needed: loading the certificates takes 50 ms, more than a small file.
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
@@ -75,7 +75,7 @@ class Client:
 
     @functools.cached_property
     def _any_name(self) -> ssl.SSLContext:
-        """Return a context that leaves the name to `_check_name`."""
+        """A context without a check of the name, which `_check_name` does."""
         context = make_context(self._ca_file)
         context.check_hostname = False
         return context
@@ -83,12 +83,14 @@ class Client:
     def start(self, connection: socket.socket, host: str, interrupt: Interrupt) -> ssl.SSLSocket:
         """Shake hands within the connection's timeout; the certificate must be the host's.
 
-        Raises what `explain` explains, or another OSError where the connection broke.
+        Raises ssl.SSLError, which `explain` turns into a sentence, or OSError when the connection
+        broke.
         """
-        # OpenSSL matches no name with an underscore to a wildcard, unlike curl and browsers.
+        # OpenSSL matches no name with an underscore against a wildcard, unlike curl and browsers.
         odd = "_" in host
         context = self._any_name if odd else self._context
-        # Without TLS's own end, an end is an error: anybody can make one in the middle of a body.
+        # An end of the connection without TLS's closing message is an error: an attacker can cause
+        # it in the middle of a body.
         tls = context.wrap_socket(
             connection,
             server_hostname=host,
@@ -108,7 +110,7 @@ class Client:
 
 
 def explain(error: ssl.SSLError, server: str = "The server") -> str:
-    """Say in a sentence why a handshake failed."""
+    """Return a sentence that says why a handshake failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in (20, 21):
             return UNKNOWN_ISSUER.format(server)
@@ -126,7 +128,7 @@ def explain(error: ssl.SSLError, server: str = "The server") -> str:
 
 
 def is_cut(error: ssl.SSLError) -> bool:
-    """Tell whether the connection ended without TLS's own end."""
+    """Tell whether the connection ended without TLS's closing message."""
     # Some versions of Python have no class for it.
     return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
@@ -135,11 +137,11 @@ def make_context(ca_file: str = "") -> ssl.SSLContext:
     """Make a context that verifies chain and name; raises OSError for a wrong `ca_file`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # chain and name are verified
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("DEFAULT")  # Python's own list has none of what old servers speak
-    # Some builds of Python set it: a body that was cut would be taken for whole.
+    context.set_ciphers("DEFAULT")  # Python's own list excludes the ciphers of old servers
+    # Some builds of Python set it: then a body that was cut would seem complete.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
-    # As curl: any certificate of the store is an anchor; no VERIFY_X509_STRICT, which refuses
-    # public roots.
+    # As in curl: any certificate of the store is a trust anchor; VERIFY_X509_STRICT is off, since
+    # it refuses some public roots.
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
     context.hostname_checks_common_name = False  # RFC 9525, 6.3
     context.post_handshake_auth = True

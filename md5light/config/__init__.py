@@ -1,4 +1,4 @@
-"""The configuration: its keys, how their values are read, and where they come from."""
+"""The configuration: its keys, the types of their values, and their sources."""
 
 from md5light.config.keys import (
     SECTIONS,

@@ -1,4 +1,4 @@
-"""The URL of a PostgreSQL database, checked before libpq reads it: libpq's errors quote passwords.
+"""Checks the URL of a PostgreSQL database before libpq does: libpq's errors show passwords.
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
 """
@@ -9,13 +9,13 @@ import difflib
 import re
 import urllib.parse
 
-#: what the rest of md5light knows a URL by
+#: the prefix of such a URL once it is checked
 PREFIX = "postgresql://"
 
-#: the schemes that libpq knows, in any case as in any URL
+#: the schemes that libpq accepts, in upper or lower case as in every URL
 SCHEME = re.compile("(?i:postgres(ql)?)://")
 
-#: the parameters of libpq 17 and 18, and `ssl`, which it takes in a URL alone
+#: the parameters of libpq 17 and 18, and `ssl`, which it accepts only in a URL
 PARAMETERS = frozenset(
     """
     application_name channel_binding client_encoding connect_timeout dbname
@@ -43,7 +43,7 @@ MALFORMED = (
 
 
 def checked(url: str) -> str:
-    """Return the URL with the scheme postgresql; a ValueError never quotes the text."""
+    """Return the URL with the scheme postgresql; a ValueError never shows the text."""
     rest = SCHEME.sub("", url, count=1)
     parts = PARTS.fullmatch(rest)
     if not parts or not _is_text(rest):
@@ -70,7 +70,7 @@ def _is_text(encoded: str) -> bool:
 
 
 def _check_parameter(name: str) -> None:
-    if name not in PARAMETERS:  # its name may be a part of the password
+    if name not in PARAMETERS:  # the name is not shown: it may be a part of the password
         near = difflib.get_close_matches(name, PARAMETERS, n=1)
         meant = f"; perhaps {near[0]} is meant" if near else ""
         raise ValueError(f"has a parameter that PostgreSQL does not know{meant}")

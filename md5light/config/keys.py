@@ -1,7 +1,7 @@
-"""The keys of the INI file: each with its type, its default and its meaning, in one place.
+"""The keys of the INI file: each with its type, its default and its meaning.
 
-Each section is a frozen dataclass, each key a field made by `_key`. The example file, `show`,
-the help of the commands, the checks and the code all read these fields: one source of defaults.
+Each section is a frozen dataclass, each key a field made by `_key`. The example file, `show`, the
+help of the commands and the checks all use these fields: they are the one source of defaults.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ T = TypeVar("T")
 #: the default of `user_agent`
 USER_AGENT = f"md5light/{__version__}"
 
-#: file descriptors of a worker process, and of each of its downloads: its connection, those kept
-#: for later, and its share of the database's
+#: file descriptors that a worker process needs, and each of its slots: for its connection, for idle
+#: ones, and for its share of the database's
 DESCRIPTORS = 64
 DESCRIPTORS_PER_THREAD = 16
 
@@ -34,7 +34,7 @@ def _key(
     secret: bool = False,
     path: bool = False,
 ) -> T:
-    """Describe a key: `default` is the text that would stand in the file, read by `read`."""
+    """Describe a key: `read` parses its text, `default` is its default as such a text."""
     metadata = {
         "read": read,
         "default": default,
@@ -113,7 +113,7 @@ class ServerConfig:
 
     @property
     def public_url(self) -> str:
-        """Where people reach the server, without a slash at the end."""
+        """The address of the server for people, without a slash at its end."""
         if self.host.startswith(values.UNIX):
             return self.base_url or "http://localhost"
         return self.base_url or values.http_url(self.host, self.port)
@@ -121,7 +121,7 @@ class ServerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class QueueConfig:
-    """[queue]: where jobs are kept and when they are tried."""
+    """[queue]: the database, and the times of attempts."""
 
     database: str = _key(
         values.database, "md5light.sqlite3", "a file, or postgresql://…", path=True
@@ -165,7 +165,7 @@ class WorkerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DownloadConfig:
-    """[download]: what is fetched, from where, and for how long."""
+    """[download]: limits of downloads, and the networks and ports that they may use."""
 
     connect_timeout: float = _key(values.number(0.001, 3600), "10", "seconds to connect")
     read_timeout: float = _key(
@@ -207,7 +207,7 @@ class DownloadConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SmtpConfig:
-    """[smtp]: how mails leave."""
+    """[smtp]: the delivery of mails."""
 
     host: str = _key(values.host_or_nothing, "", "mail server; empty: mails are kept in maildir")
     port: int = _key(values.integer(1, 65535), "587", "its port")
@@ -281,7 +281,7 @@ class SmtpConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-    """[log]: what is written to standard error."""
+    """[log]: the log on standard error."""
 
     level: str = _key(
         values.one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error"
@@ -299,7 +299,7 @@ class Config:
     download: DownloadConfig = dataclasses.field(default_factory=DownloadConfig)
     smtp: SmtpConfig = dataclasses.field(default_factory=SmtpConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
-    #: file or variable of each value that is no default, by section and key
+    #: the file or the variable that sets a value, by section and key; defaults have none
     sources: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict, compare=False)
 
 
@@ -314,6 +314,6 @@ SECTIONS: dict[str, Any] = {
 
 
 def description(section: str, key: str) -> Mapping[str, Any]:
-    """Return how a key is described: `read`, `default`, `meaning`, `secret`, `path`."""
+    """Return the description of a key: `read`, `default`, `meaning`, `secret`, `path`."""
     (field,) = (field for field in dataclasses.fields(SECTIONS[section]) if field.name == key)
     return field.metadata

@@ -1,4 +1,4 @@
-"""What `[server] public` says: whether strangers can reach this service."""
+"""`[server] public`: other defaults for a service that strangers can reach."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from md5light.config.keys import Config, ServerConfig
 from md5light.config.values import UNIX, is_loopback
 
-#: where the default of a key comes from while `public = yes`
+#: the source of these defaults, as it is shown
 SOURCE = "[server] public = yes"
 
-#: the defaults that replace the usual ones then, by section and key, as they would stand in a file
+#: defaults of `public = yes`, by section and key, as they would be written in the file
 DEFAULTS = {
     ("server", "submits_per_minute"): "30",
     ("server", "max_unfinished_per_client"): "1000",
@@ -31,7 +31,7 @@ DEFAULTS = {
 
 
 def undecided(config: Config) -> str:
-    """Warn where strangers may reach this service and `public` is not set; empty: all is well."""
+    """Return a warning if strangers may reach this service and `public` is not set, else ""."""
     if ("server", "public") in config.sources or not (reached := _reached_at(config.server)):
         return ""
     return (
@@ -41,7 +41,7 @@ def undecided(config: Config) -> str:
 
 
 def _reached_at(server: ServerConfig) -> str:
-    """Name the setting by which others than this machine may reach the server; empty: none."""
+    """Return the setting that lets other machines reach the server; empty: none."""
     if server.base_url and not is_loopback(urlsplit(server.base_url).hostname or ""):
         return f"base_url = {server.base_url}"
     if not server.host.startswith(UNIX) and not is_loopback(server.host):

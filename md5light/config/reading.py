@@ -1,4 +1,4 @@
-"""Reading the configuration: texts become values, checked one by one and then together."""
+"""Reading the configuration: parses each value, then checks those that depend on others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from md5light.config.public import DEFAULTS, SOURCE
 from md5light.config.sources import Setting, Settings, in_environment, in_file, wrong
 from md5light.config.values import absolute
 
-#: where the file is looked for when neither --config nor $MD5LIGHT_CONFIG names one
+#: the file that is read when neither --config nor $MD5LIGHT_CONFIG names one
 DEFAULT_FILE = Path("/etc/md5light/config.ini")
 
 PASSWORD, PASSWORD_FILE = ("smtp", "password"), ("smtp", "password_file")
@@ -25,11 +25,11 @@ def load(
     environ: Mapping[str, str] = os.environ,
     default_file: Path = DEFAULT_FILE,
 ) -> Config:
-    """Read the configuration that applies: the environment, then a file, then the defaults.
+    """Read the configuration: the environment overrides the file, the file the defaults.
 
-    The file is `path`, else $MD5LIGHT_CONFIG, else `default_file`. Relative paths in it, and the
-    defaults' too, start at its folder; without a file, and in the environment, at the working
-    directory. Raises ConfigError, one line, when anything in it is unknown or wrong.
+    The file is `path`, else $MD5LIGHT_CONFIG, else `default_file`. Relative paths in it and in the
+    defaults start at its folder; without a file, and in the environment, they start at the working
+    directory. Raises ConfigError, one line, if anything is unknown or wrong.
     """
     file = find(path, environ, default_file)
     folder = file.parent if file else Path()
@@ -47,7 +47,7 @@ def load(
 def find(
     path: str | None, environ: Mapping[str, str] = os.environ, default_file: Path = DEFAULT_FILE
 ) -> Path | None:
-    """Return the file that `load` reads, None where the defaults apply."""
+    """Return the file that `load` reads, None if there is none."""
     named = path or environ.get("MD5LIGHT_CONFIG")
     if named:
         return Path(named)
@@ -55,13 +55,13 @@ def find(
         default_file.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError:  # such as a folder closed to us: reading it says so, the defaults would hide it
+    except OSError:  # e.g. no permission for the folder: reading reports it, defaults would hide it
         return default_file
     return default_file
 
 
 def _merged(file: Settings, environment: Settings) -> Settings:
-    """Lay the environment over the file; a password there beats one in the file in either form."""
+    """Override the file by the environment, and its password in both forms by either form."""
     if PASSWORD in environment or PASSWORD_FILE in environment:
         file = {key: file[key] for key in file if key not in (PASSWORD, PASSWORD_FILE)}
     return {**file, **environment}
@@ -100,7 +100,7 @@ def _check_certificates(setting: Setting | None, section: str, ca_file: str) -> 
 
 
 def _with_user_agent(config: Config) -> Config:
-    """Say in the default User-Agent where the operator of this service can be found."""
+    """Add the service's address to the default User-Agent, so that its operator can be found."""
     if config.download.user_agent != USER_AGENT or not config.server.base_url:
         return config
     user_agent = f"{USER_AGENT} (+{config.server.base_url})"
@@ -109,9 +109,9 @@ def _with_user_agent(config: Config) -> Config:
 
 
 def _with_password(config: Config, environ: Mapping[str, str]) -> Config:
-    """Fill in the password from its file, or from systemd's LoadCredential=.
+    """Read the password from its file, or from systemd's LoadCredential=.
 
-    `password_file` then names the file that it was read from.
+    Then `password_file` names the file that was read.
     """
     smtp = config.smtp
     file = smtp.password_file or ("" if smtp.password else _credential(environ))
@@ -134,7 +134,7 @@ def _credential(environ: Mapping[str, str]) -> str:
 
 
 def _first_line(setting: Setting, credential: str) -> str:
-    """Read a password; where that fails and systemd gives a `credential`, say that it is enough."""
+    """Read a password; if that fails and there is a `credential` of systemd, point to it."""
     try:
         return Path(setting.text).read_text(encoding="utf-8-sig").partition("\n")[0]
     except OSError as error:

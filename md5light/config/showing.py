@@ -1,4 +1,4 @@
-"""A configuration as people may see it: as an INI file, with secrets masked."""
+"""Shows a configuration as an INI file, with secrets masked."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import NamedTuple
 from md5light.config.keys import SECTIONS, Config
 from md5light.config.values import written
 
-#: what is shown in a secret's place
+#: replaces a secret
 MASK = "********"
 
-#: a key with one of these in its name may hold a secret
+#: a key with one of these in its name may be a secret
 SECRET_WORDS = ("pass", "pw", "secret", "token")
 
-#: what may hold a password: all of a connection string, and of a URL what follows its scheme
-#: if there is a user, a parameter, or a port that is no number
+#: matches text that may contain a password: a whole connection string, and a URL after its scheme
+#: if it has a user, a parameter, or a port that is not a number
 UNREADABLE = re.compile(r"^\w+\s*=.*|(?<=://)(?=.*[@=]|[^/?#]*:(?!\d*(?:[/?#,]|$))).*")
 
 
 class Shown(NamedTuple):
-    """One value as it is shown."""
+    """One value in the form in which it is shown."""
 
     section: str
     key: str
     value: str
-    #: file or variable that it stands in; empty: the default
+    #: the file or the variable that sets it; empty: the default
     source: str
 
 
 def shown(config: Config) -> Iterator[Shown]:
-    """Give all values in the order of the sections, with secrets masked."""
+    """Yield all values in the order of the sections, with secrets masked."""
     for name, section in SECTIONS.items():
         for field in dataclasses.fields(section):
             value = getattr(getattr(config, name), field.name)
@@ -43,7 +43,7 @@ def shown(config: Config) -> Iterator[Shown]:
 
 
 def show(config: Config) -> str:
-    """Write `config` as an INI file, with secrets masked and the source of what is no default."""
+    """Write `config` as an INI file, with secrets masked, and with the source of each set value."""
     lines = ["# A value without a source is the default."]
     for section, values in itertools.groupby(shown(config), key=lambda value: value.section):
         lines += ["", f"[{section}]"]
@@ -54,14 +54,14 @@ def show(config: Config) -> str:
 
 
 def masked(value: str) -> str:
-    """Hide the password of a URL that is right."""
+    """Hide the password of a valid URL."""
     value = re.sub(r"(://[^:@/]*:).*@", rf"\g<1>{MASK}@", value)
     return re.sub(r"((?:password|secret|scram_\w+_key)=)[^&\s]+", rf"\g<1>{MASK}", value)
 
 
 def quoted(key: str, value: str) -> str:
-    """Show a value that is wrong on one line, without what may be a secret."""
-    # By its name, not by the key's description: an unknown key may be a misspelt password.
+    """Show a wrong value on one line, without anything that may be a secret."""
+    # It looks at the name, not at the key's description: an unknown key may be a misspelt password.
     secret = difflib.get_close_matches(key, ["password"]) or any(
         word in key for word in SECRET_WORDS
     )

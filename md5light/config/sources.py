@@ -1,4 +1,4 @@
-"""Where the values of keys stand: in the INI file and in the environment, as texts."""
+"""The sources of values: the INI file and the environment; they yield texts."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class Setting(NamedTuple):
     """The text of one key."""
 
     text: str
-    #: file or variable that it stands in
+    #: the file or the variable that sets it
     source: str
-    #: where a relative path in it starts
+    #: the folder at which a relative path starts
     folder: Path
 
 
 #: texts by section and key
 Settings = dict[tuple[str, str], Setting]
 
-#: the variable of each key, by its name
+#: the key that each variable sets
 VARIABLES = {
     f"MD5LIGHT_{section}_{field.name}".upper(): (section, field.name)
     for section, described in SECTIONS.items()
     for field in dataclasses.fields(described)
 }
 
-#: the variables that stand for no key: which file is read, and the server that a client asks
+#: variables that set no key: the file to read, and the server that the client asks
 OTHER_VARIABLES = ("MD5LIGHT_CONFIG", "MD5LIGHT_SERVER")
 
 
 def in_file(file: Path) -> Settings:
-    """Read an INI file; ConfigError when it can't be read or names what is no key."""
+    """Read an INI file; raises ConfigError if it can't be read or has an unknown name."""
     settings = {}
     for section, texts in _parsed(file).items():
         if section not in SECTIONS:
@@ -57,8 +57,8 @@ def in_file(file: Path) -> Settings:
 def in_environment(environ: Mapping[str, str]) -> Settings:
     """Read MD5LIGHT_SECTION_KEY, and the files that MD5LIGHT_SECTION_KEY_FILE names.
 
-    Where a key's own name ends in _file, its variable is that: MD5LIGHT_SMTP_PASSWORD_FILE is
-    `password_file`. ConfigError for an unknown variable, and for both forms of one key.
+    If a key's own name ends in _file, the variable is that key: MD5LIGHT_SMTP_PASSWORD_FILE is
+    `password_file`. Raises ConfigError for an unknown variable, and for both forms of one key.
     """
     settings: Settings = {}
     for name in sorted(environ):
@@ -75,7 +75,7 @@ def in_environment(environ: Mapping[str, str]) -> Settings:
 
 
 def wrong(setting: Setting, section: str, key: str, problem: str) -> ConfigError:
-    """Say in one line where which value is wrong, and why."""
+    """Return an error of one line: the source, the key, its value and the problem."""
     shown = quoted(key, setting.text)
     return ConfigError(f"{setting.source}: [{section}] {key} = {shown}: {problem}")
 
@@ -94,7 +94,7 @@ def _parsed(file: Path) -> dict[str, dict[str, str]]:
 
 
 def _malformed(error: configparser.Error) -> str:
-    """Say which line is wrong without its text, which may hold a password."""
+    """Name the wrong line without its text, which may contain a password."""
     if isinstance(error, configparser.DuplicateSectionError):
         return f"line {error.lineno}: [{error.section}]: section given twice"
     if isinstance(error, configparser.DuplicateOptionError):

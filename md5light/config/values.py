@@ -1,6 +1,6 @@
-"""The values of keys: how the text of each kind is read and written.
+"""The types of values: how each is parsed and written.
 
-A reader takes the text of a value and returns the value; its ValueError says what was expected.
+A reader parses the text of a value; its ValueError says what is expected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from md5light.config import database_url
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: the beginning of a `host` that is the path of a socket
+#: the prefix of a `host` that is the path of a socket
 UNIX = "unix:"
 
 #: bytes that the path of a socket may have (unix(7): 108 with the NUL at its end)
@@ -134,7 +134,7 @@ def host(value: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine's own; of names only localhost is (RFC 6761)."""
+    """Tell whether a host is a loopback address or localhost (RFC 6761)."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -203,7 +203,7 @@ def header(value: str) -> str:
 
 
 def written(value: object) -> str:
-    """Write a value as its reader takes it."""
+    """Write a value so that its reader returns the same value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
@@ -214,12 +214,12 @@ def written(value: object) -> str:
 
 
 def absolute(value: str, folder: Path) -> str:
-    """Start a relative path at `folder`; ValueError when `~` names nobody's home folder."""
+    """Make a path absolute, starting at `folder`; ValueError if `~USER` names no user."""
     if not value or value.startswith(database_url.PREFIX):
         return value
     try:
         return str(folder.absolute() / Path(value).expanduser())
-    except RuntimeError:  # what expanduser raises
+    except RuntimeError:  # from expanduser
         raise ValueError("names the home folder of nobody on this machine") from None
 
 

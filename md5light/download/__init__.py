@@ -1,1 +1,1 @@
-"""From a URL to an MD5; knows nothing of the queue."""
+"""Downloads a URL as a stream and computes its digests; does not import the queue."""

@@ -1,7 +1,7 @@
-"""Guarded connections: made to judged addresses only, kept by requests' adapter for later requests.
+"""Guarded connections: only to addresses that the guard allows; requests' adapter keeps them open.
 
-requests and urllib3 never connect here. Their pools hold connections that were made here; a release
-of urllib3 that connects in another way has nothing to connect with.
+requests and urllib3 never connect by themselves: their pools hold connections that this module has
+made, so no release of urllib3 can connect around the guard.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from md5light.lookups import Lookups
 #: destination
 READ_AHEAD = 32 * 1024
 
-#: look-ups at once, for each download: there are so many only while name servers are silent
+#: look-ups at once for each slot: more than one only while name servers do not answer
 LOOKUPS_PER_SLOT = 4
 
 
 class Connection:
-    """A connection to `address` that stands, with what was read ahead from it."""
+    """An open connection to `address`, with its read buffer."""
 
     def __init__(self, sock: socket.socket, address: str = "") -> None:
         self.sock = sock
@@ -44,7 +44,7 @@ class Connection:
 
     @property
     def is_connected(self) -> bool:
-        """Tell whether it can carry another request: since the last answer nothing has come."""
+        """Tell whether it can carry another request: nothing has arrived since the last answer."""
         return not wait_for_read(self.sock, 0)
 
     @property
@@ -68,15 +68,15 @@ class Connection:
 class Kept:
     """The idle connections to one host and port, in a pool of requests' adapter.
 
-    urllib3's pool asks a connection for no more than `is_connected` and `close`.
+    Of a connection urllib3's pool uses only `is_connected` and `close`.
     """
 
     def __init__(self, adapter: HTTPAdapter, url: URL) -> None:
         self._pool: Any = adapter.poolmanager.connection_from_host(url.host, url.port, url.scheme)
 
     def take(self) -> Connection | None:
-        """Return one that is still good; None: there is none."""
-        found = self._pool._get_conn()  # urllib3's own connection, unconnected, where none is kept
+        """Return one that is still usable, or None."""
+        found = self._pool._get_conn()  # an empty pool returns urllib3's own, unconnected
         return found if isinstance(found, Connection) and not found.is_closed else None
 
     def give_back(self, connection: Connection) -> None:
@@ -116,7 +116,7 @@ class Exchange:
             self._connection.close()
 
     def finish(self) -> None:
-        """After the end of the body: make sure that nothing follows, and keep a good connection."""
+        """Check after the body that nothing follows it; keep the connection if it is reusable."""
         self._reusable = self.response.finish(self._connection.sock, reused=self._reused)
 
 
@@ -141,13 +141,13 @@ class Connections:
             if not transfer.admit([connection.address]):
                 kept.give_back(connection)
                 raise _no_place()
-            # A kept connection that the server closed in the meantime says nothing of the server.
+            # The server may have closed an idle connection: that is no failure of the server.
             with contextlib.suppress(NoAnswer):
                 return self._ask(kept, connection, request, transfer, limits, reused=True)
         try:
             connection = self._open(url, transfer)
         except TemporaryFailure as failure:
-            # Of names only silence: whether one is known must not show.
+            # name_not_found is no failure of the host: its rest would show which names exist.
             failure.of_host = failure.code in ("timed_out", "tls_failed")
             raise
         return self._ask(kept, connection, request, transfer, limits, reused=False)
@@ -182,7 +182,10 @@ class Connections:
         ).encode("latin-1")
 
     def _open(self, url: URL, transfer: Transfer) -> Connection:
-        """Connect to an address that the guard allows and start TLS; each has `connect_timeout`."""
+        """Connect to an address that the guard allows and start TLS.
+
+        The look-up, the connect and the handshake may each take `connect_timeout`.
+        """
         addresses = _admitted(self._resolve(url, transfer), transfer)
         connection = dial.connect(addresses, self._config.connect_timeout, transfer)
         try:
@@ -216,7 +219,7 @@ class Connections:
 
 
 def _admitted(addresses: list[dial.AddressInfo], transfer: Transfer) -> list[dial.AddressInfo]:
-    """Leave the addresses that may be tried and at which there is a place; raises NoPlace."""
+    """Return the addresses to try that have a free place; raises NoPlace when none has."""
     tried = dial.in_turn(addresses)[: dial.MAX_ADDRESSES]
     admitted = transfer.admit([str(each[4][0]) for each in tried])
     if not admitted:

@@ -1,4 +1,4 @@
-"""Cookies for the hops of one download: some servers answer only who brings back what they set."""
+"""Cookies during one download: some servers answer only requests that return their cookies."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SECURE = re.compile(rb";[ \t]*secure[ \t]*(?:;|$)", re.IGNORECASE)
 
 
 class Cookies:
-    """What the servers of one download have set, in memory.
+    """The cookies that the servers of one download have set, in memory.
 
-    A cookie goes to the very host that set it, and with `Secure` over https only. Domain, Path and
-    the dates are not looked at: no other host gets it, and it ends with the download.
+    A cookie is sent only to the host that set it, and with `Secure` only over https. Domain, Path
+    and expiry are ignored: no other host gets the cookie, and it ends with the download.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Cookies:
         return bool(self._cookies)
 
     def keep(self, url: URL, response: Response) -> None:
-        """Keep what the answer of `url` sets, as far as the bounds allow."""
+        """Keep the cookies that the answer of `url` sets, as far as the bounds allow."""
         for line in response.headers.get("set-cookie", []):
             if match := SET_COOKIE.fullmatch(line):
                 name, value, attributes = match.groups()
                 self._set((url.host, name), value.rstrip(b" \t"), bool(SECURE.search(attributes)))
 
     def header(self, url: URL) -> str:
-        """Return the line of the request to `url` that sends its cookies, or nothing."""
+        """Return the header line with the cookies for a request to `url`; empty without any."""
         pairs = [
             b"%s=%s" % (name, value)
             for (host, name), (value, secure) in self._cookies.items()

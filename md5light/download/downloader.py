@@ -1,7 +1,8 @@
-"""One download: from a URL to the digests of the body that is sent, or to the reason for none.
+"""One download attempt: from a URL to the digests of the body, or to a failure.
 
-It follows redirects itself, so that the guard sees every hop, and goes on after a break where a
-later part proves to be of the same file. The outcome is a checksum of one whole body, or a failure.
+It follows redirects itself, so that the guard checks every hop. It resumes a body that broke off
+only if the next part proves to be of the same file. So the outcome is the digests of one complete
+body, or a failure.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from md5light.job import Hashed
 
 __all__ = ["Downloader", "Hashed", "Transfer"]
 
-#: tries to go on without a byte of progress, and the first pause before one, in seconds; it doubles
-#: (and is short, since a line may break thousands of times)
+#: attempts to resume without a byte of progress, and the pause before the first one, in seconds; it
+#: doubles (and starts short, since a connection may break thousands of times)
 RESUME_TRIES = 6
 RESUME_PAUSE = 0.025
 
 #: statuses of a signed URL that has expired
 EXPIRED = {400, 401, 403, 404, 410}
 
-#: streams hashed by threads of their own at once: more would find no processor, and take memory
+#: streams that may have hashing threads at once: more would only wait for a core and use memory
 RINGS = 2
 
 #: the longest value of a header that is kept, in characters
@@ -47,8 +48,8 @@ MAX_VALUE = 255
 class Downloader:
     """Downloads for a process: kept connections, one TLS context, one thread for deadlines.
 
-    Threads share it. `connections` is how many downloads run at once; `resolve` is asked for
-    addresses as socket.getaddrinfo is.
+    Threads share it. `connections` is how many downloads run at once; `resolve` looks names up and
+    is called as socket.getaddrinfo is.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class Downloader:
                 transfer.check()
                 return _Attempt(self._config, self._connections, transfer, hasher, limits).run(url)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            # Only a shortage of threads or memory is known to come this far; a server that finds
-            # another way must not end a worker.
+            # Only a shortage of threads or memory is known to raise here. Whatever else a server
+            # may cause must not end a worker either.
             transfer.check()
             raise explained(error) from error
 
     def close(self) -> None:
-        """Close the kept connections; downloads that still run go on to their end."""
+        """Close the idle connections; downloads that are running continue."""
         self._deadlines.close()
         self._connections.close()
 
@@ -100,7 +101,7 @@ class Downloader:
 
 
 class _Attempt:
-    """One attempt: its place in the body, and what is needed to go on there after a break."""
+    """The state of one attempt: the position in the body, and what resuming from there needs."""
 
     def __init__(
         self,
@@ -116,17 +117,17 @@ class _Attempt:
         self._hasher = hasher
         self._limits = limits
         self._cookies = Cookies()
-        #: what the first answer said of the file
+        #: the file's headers in the first answer
         self._file = Representation()
-        #: no coding of the content is asked for, unless the server insists on choosing
+        #: asks for the body without a content coding; empty once a server has refused that (406)
         self._coding = "Accept-Encoding: identity\r\n"
-        #: headers that ask for the rest of a body that broke off
+        #: headers that request the rest of a body that broke off
         self._range = ""
-        #: first byte of that rest: some bytes before the break are asked for once more
+        #: first byte of that request: it overlaps the bytes that have been received
         self._start = 0
-        #: whether parts are still believed in this attempt
+        #: False once a part has proved wrong: this attempt requests no other part
         self._trusts_parts = True
-        #: whether the rest is asked for at the first URL, since where that led has expired
+        #: True once the rest was requested at the first URL, because the redirect's had expired
         self._rerouted = False
         self._tries = self._furthest = self._overlap = 0
 
@@ -141,7 +142,7 @@ class _Attempt:
                 self._recover(explained(error))
 
     def _fetch(self) -> Hashed | None:
-        """Ask for the file or the rest of it, and take the body in; None: ask again, otherwise."""
+        """Request the file or the rest of it and receive the body; None: send another request."""
         exchange = self._ask()
         with exchange as response:
             if self._asks_otherwise_next(response):
@@ -162,7 +163,7 @@ class _Attempt:
         )
 
     def _ask(self) -> Exchange:
-        """Follow redirects to the answer that counts; its URL is asked from then on."""
+        """Follow redirects to the final answer; later requests go to its URL."""
         for _ in range(self._config.max_redirects + 1):
             headers = f"{self._coding}{self._cookies.header(self._url)}{self._range}"
             exchange = self._request(headers)
@@ -182,16 +183,16 @@ class _Attempt:
             raise failure from error
 
     def _follow(self, exchange: Exchange) -> None:
-        """Ask where a redirect leads next; its body is not read."""
+        """Make the target of a redirect the next URL; the body of the redirect is not read."""
         if self._range and not self._rerouted:
             raise not_the_rest()
         self._url = redirects.target(self._url, exchange.response)
         if exchange.response.length == 0:
-            with contextlib.suppress(TemporaryFailure):  # bytes beyond the announced ones: unread
+            with contextlib.suppress(TemporaryFailure):  # more bytes than announced: not kept
                 exchange.finish()
 
     def _asks_otherwise_next(self, response: Response) -> bool:
-        """Tell whether another request may bring what this one did not, and prepare it."""
+        """Tell whether a changed request may succeed where this one failed, and prepare it."""
         if response.status == 406 and self._coding:
             self._coding = ""
             return True
@@ -201,7 +202,7 @@ class _Attempt:
         return False
 
     def _may_reroute(self) -> bool:
-        """Tell whether a strong ETag and the size can prove what the first URL leads to now."""
+        """Tell whether a strong ETag and the size can prove that the first URL has this file."""
         return (
             self._url != self._first
             and not self._rerouted
@@ -210,7 +211,7 @@ class _Attempt:
         )
 
     def _begin(self, response: Response) -> None:
-        """Take the head of a whole file: a 200, or a 206 that says and proves that it is whole."""
+        """Accept the head of a complete file: a 200, or a 206 whose range is the whole file."""
         part = Part.of(response)
         is_whole = part is not None and part.start == 0 and part.last == part.total - 1
         if response.status == 200 and "content-range" in response.headers and not is_whole:
@@ -223,7 +224,7 @@ class _Attempt:
         self._expect(length, length)
 
     def _continue(self, response: Response) -> None:
-        """Take the head of a part, if it is the one that was asked for."""
+        """Accept the head of a part if it is exactly the part that was requested."""
         if response.status in PASSING:
             raise status_failure(response)
         part = Part.of(response)
@@ -270,7 +271,7 @@ class _Attempt:
             raise TemporaryFailure("incomplete", "The server sent less of the file than asked for.")
 
     def _recover(self, failure: Failure) -> None:
-        """Prepare another request after a failure, or raise it."""
+        """Prepare the next request of this attempt, or raise the failure."""
         if self._range and (
             isinstance(failure, PermanentFailure) or failure.code == "bad_response"
         ):
@@ -284,7 +285,7 @@ class _Attempt:
             raise failure
 
     def _start_over(self) -> None:
-        """Ask for the whole file at the first URL: parts are not believed any more."""
+        """Request the whole file at the first URL, and no part again in this attempt."""
         self._url, self._trusts_parts = self._first, False
         self._begin_at_zero()
 
@@ -310,13 +311,14 @@ class _Attempt:
         progress = max(0, self._transfer.bytes_done - self._furthest)
         if progress:
             self._furthest, self._tries, self._rerouted = self._transfer.bytes_done, 0, False
-        # A line that breaks often, or within the bytes asked for once more, makes progress still.
+        # The overlap shrinks with progress: a connection that breaks often, or within the overlap,
+        # must still get further.
         if progress or failure.code == "incomplete":
             self._overlap = resume.overlap(progress or self._overlap)
 
     def _ask_for_rest(self) -> None:
         self._start = self._transfer.bytes_done - self._overlap
-        if self._start <= 0:  # too little has come to be worth a proof
+        if self._start <= 0:  # fewer bytes than the overlap: nothing worth resuming
             self._begin_at_zero()
         else:
             validator = self._file.validator
@@ -341,7 +343,7 @@ def _parse(text: str) -> urls.URL:
 
 
 def _one_line(value: str | None) -> str | None:
-    """Make a header's value safe to be kept and shown."""
+    """Make a header's value safe to store and show: printable characters, at most MAX_VALUE."""
     if value is None or value.isprintable():
         return value and value[:MAX_VALUE]
     return "".join(letter for letter in value if letter.isprintable())[:MAX_VALUE]

@@ -1,4 +1,4 @@
-"""What went wrong with a download, in our own words."""
+"""Failures of a download: from a status or an error to a code and a sentence."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from md5light.download.patience import asked_rest, retry_after
 from md5light.download.response import NoAnswer, Response
 from md5light.errors import Failure, OutOfResources, PermanentFailure, TemporaryFailure
 
-#: statuses that may be another one later, those of Cloudflare (52x, 530) and other proxies
-#: included; its 525 and 526 tell of the origin's certificate
+#: statuses of a temporary failure, also those of Cloudflare (52x, 530) and other proxies; its 525
+#: and 526 are permanent: they are about the origin's certificate
 PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 527, 529, 530, 598}
-#: those by which a host asks its clients for rest, whatever the file
+#: statuses by which a host asks its clients to pause, whatever the file
 RESTING = {429, 503}
 
-#: errors of the system that tell of this machine and not of the server
+#: system errors that are a shortage of this machine and no failure of the server
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 def status_failure(response: Response) -> Failure:
-    """Return the failure that the status of an answer without a file means."""
+    """Return the failure for an answer whose status means that it has no file."""
     message = f"The server answered with status {response.status}."
     if response.status in RESTING:
         return of_host(TemporaryFailure("http_status", message, retry_after=asked_rest(response)))
@@ -30,7 +30,7 @@ def status_failure(response: Response) -> Failure:
 
 
 def of_host(failure: Failure) -> Failure:
-    """Mark a failure as the word of the host and not of the file."""
+    """Mark a failure as one of the host, not of the file."""
     failure.of_host = True
     return failure
 
@@ -38,8 +38,8 @@ def of_host(failure: Failure) -> Failure:
 def explained(error: Exception) -> Failure:
     """Return a failure as it is, any other error as a temporary failure.
 
-    Errors of a connection that brought no answer are the host's word: what breaks later, and what
-    takes too long to answer, is a failure already.
+    Other errors are those of a connection without an answer, so the host's; later breaks and
+    time-outs are raised as failures where they are found.
     """
     if isinstance(error, Failure):
         return error

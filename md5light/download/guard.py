@@ -1,8 +1,8 @@
 """The guard: which addresses and ports a download may use.
 
-It judges and never connects. Every hop of a download asks it, and connects to the addresses that it
-returned and nowhere else: neither a name whose addresses change (DNS rebinding) nor a redirect gets
-round it.
+It checks addresses and never connects. Every hop of a download asks it and connects only to the
+addresses that it returned, so neither a name whose addresses change (DNS rebinding) nor a redirect
+can bypass it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: the same as socket.getaddrinfo
 Resolve = Callable[..., Iterable[AddressInfo]]
 
-#: names of the machine itself, wherever they are looked up: RFC 6761, 6.3, and what distributions
-#: put into /etc/hosts
+#: names of the machine itself, whatever they resolve to: RFC 6761, 6.3, and the names that
+#: distributions put into /etc/hosts
 LOCALHOST = re.compile(
     r"(.+\.)?localhost|(localhost|ip6-localhost|ip6-loopback|localhost[46])(\.localdomain[46]?)?"
 )
@@ -47,7 +47,7 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
 #: global unicast, the only IPv6 addresses that IANA has assigned
 UNICAST = ipaddress.IPv6Network("2000::/3")
 
-#: not open to downloads, although `is_global` is true of them in some versions of Python
+#: not public, although some versions of Python say that they are (`is_global`)
 SPECIAL = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -65,14 +65,14 @@ SPECIAL = tuple(
 #: NAT64's well-known prefix, RFC 6052: judged by the IPv4 address inside
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
-#: what the kernel tells of addresses; /proc/net is missing where /proc is mounted with subset=pid
+#: where the kernel lists addresses; /proc/net is missing when /proc is mounted with subset=pid
 PROC_NET = Path("/proc/self/net")
-#: seconds that the list of the machine's own addresses is used
+#: seconds after which the list of the machine's own addresses is read again
 OWN_ADDRESSES_SECONDS = 2.0
 
 
 class Guard:
-    """Judges ports, names and addresses by [download] allow_ports and allow_networks."""
+    """Checks ports, names and addresses against [download] allow_ports and allow_networks."""
 
     def __init__(
         self,
@@ -93,15 +93,15 @@ class Guard:
         """
         if url.port not in self._ports:
             raise Refused("port_not_allowed", _closed_port(url))
-        # A worker judges again before it connects: here an unknown answer refuses nothing.
+        # A worker checks again before it connects: unknown own addresses need not refuse it here.
         with contextlib.suppress(OwnAddressesUnknown):
             if not self._may_be_allowed(url.host):
                 raise Refused("address_not_allowed", _closed("The URL's host is"))
 
     def resolve(self, url: URL) -> list[AddressInfo]:
-        """Look up the host and return the addresses to connect to, in order; all are judged.
+        """Look up the host and return its addresses, in order, when all of them are allowed.
 
-        One address that is not allowed refuses the name. Blocks for as long as the name servers do.
+        One address that is not allowed refuses the host. Blocks while the name servers are asked.
         """
         if url.port not in self._ports:
             raise PermanentFailure("port_not_allowed", _closed_port(url))
@@ -114,7 +114,7 @@ class Guard:
             ) from None
 
     def check_connected(self, connection: socket.socket) -> None:
-        """Refuse a connection to this machine's own address, with no list of its addresses."""
+        """Refuse a connection to this machine itself; this needs no list of its addresses."""
         own, peer = (
             ipaddress.ip_address(name[0].partition("%")[0])
             for name in (connection.getsockname(), connection.getpeername())
@@ -133,7 +133,7 @@ class Guard:
         )
 
     def _is_opened(self, address: Address) -> bool:
-        """Tell whether `address` is in allow_networks, itself or as the IPv4 address in it."""
+        """Tell whether `address`, or the IPv4 address inside it, is in allow_networks."""
         forms = (address, _unwrapped(address))
         return any(form in network for form in forms for network in self._networks)
 
@@ -156,7 +156,7 @@ class Guard:
         return found
 
     def _look_up(self, url: URL) -> list[AddressInfo]:
-        # Always temporary: a name that does not exist now may be one whose zone is being repaired.
+        # Always temporary: a name that is not found may be in a zone that is being repaired.
         try:
             found = list(self._resolve(url.host, url.port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError):
@@ -172,8 +172,8 @@ class Guard:
 class OwnAddresses:
     """The addresses of the machine's own interfaces, read again every few seconds.
 
-    Raises OwnAddressesUnknown where they can't be read, also when it is made: an empty list would
-    open them all.
+    Creating and calling it raise OwnAddressesUnknown when they can't be read: an empty list would
+    allow them all.
     """
 
     def __init__(self, folder: Path = PROC_NET) -> None:
@@ -197,7 +197,7 @@ class OwnAddresses:
 
     def _read(self) -> frozenset[Address]:
         if sys.platform != "linux":
-            return frozenset()  # Guard.check_connected has to do
+            return frozenset()  # only Guard.check_connected protects them there
         try:
             return frozenset((*_ipv4_addresses(self._folder), *_ipv6_addresses(self._folder)))
         except (OSError, ValueError, IndexError) as error:
@@ -208,7 +208,7 @@ class OwnAddresses:
 
 
 def literal(host: str) -> Address | None:
-    """Return the address that a URL's host is, None where it is a name."""
+    """Return the host of a URL as an address; None when it is a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -229,14 +229,14 @@ def _closed(what: str) -> str:
 
 
 def _not_allowed(refused: list[Address]) -> PermanentFailure:
-    """Say of which kind the refused addresses are, not which they are."""
+    """Name the version of the refused addresses, but not the addresses: they may be internal."""
     kinds = sorted({address.version for address in refused})
     what = f"IPv{kinds[0]} address is" if len(kinds) == 1 else "addresses are"
     return PermanentFailure("address_not_allowed", _closed(f"The host's {what}"))
 
 
 def _unwrapped(address: Address) -> Address:
-    """Take out the IPv4 address that a connection to an IPv6 address leads to.
+    """Return the IPv4 address that a connection to an IPv6 address leads to, if any.
 
     ::ffff:a.b.c.d is a.b.c.d itself (RFC 4291, 2.5.5.2); NAT64 connects 64:ff9b::a.b.c.d to it (RFC
     6052).
@@ -257,7 +257,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _is_isatap(address: Address) -> bool:
-    """Tell whether an IPv4 address stands in the interface identifier (RFC 5214, 6.1)."""
+    """Tell whether the interface identifier holds an IPv4 address (RFC 5214, 6.1)."""
     return int(address) >> 32 & 0xFDFFFFFF == 0x00005EFE
 
 
@@ -285,7 +285,7 @@ def _ipv6_addresses(folder: Path) -> Iterator[Address]:
 
 
 def _has_ipv6() -> bool:
-    """Tell whether this process can have IPv6 sockets; without them no IPv6 address is reached."""
+    """Tell whether this process can open IPv6 sockets: if not, it can reach no IPv6 address."""
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Digests of a stream: small pieces while it is slow or short; threads hash large ones."""
+"""Digests of a stream: in the same thread while it is short or slow, else in further threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALL_PIECE = 64 * 1024
 LARGE_PIECE = 1024 * 1024
 FAST_SECONDS = 0.2
 
-#: large pieces of one stream: one is being read into while the others are hashed
+#: large pieces of one stream: one is being filled while the others are hashed
 RING = 4
 
 #: bytes of the stream that `tail` can return
@@ -24,9 +24,9 @@ TAIL = 16 * 1024
 class Hasher:
     """Takes a stream piece by piece: read into `room()`, then call `filled(count)`.
 
-    It computes MD5 and the `further` digests, by their names in hashlib. For a `with` block, which
-    ends its threads. `rings` bounds how many streams have threads of their own, and so the memory,
-    over all hashers that share it.
+    It computes MD5 and the `further` digests, named as in hashlib. Use it in a `with` block, which
+    ends its threads. `rings` bounds how many streams have hashing threads, and so the memory of all
+    hashers that share it.
     """
 
     def __init__(self, rings: threading.Semaphore, further: Collection[str] = ()) -> None:
@@ -44,7 +44,7 @@ class Hasher:
     def restart(self) -> None:
         """Forget everything: a new stream begins."""
         self._stop_threads()
-        # Checksums, not protection: a system in FIPS mode may compute them, too.
+        # These are checksums, not security: so a system in FIPS mode allows them.
         self._digests = {
             name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms
         }
@@ -52,14 +52,14 @@ class Hasher:
         self._start_piece(memoryview(b""))
 
     def room(self, expected: int | None) -> memoryview:
-        """Return where to read into; `expected` is how many bytes are still to come, if known."""
+        """Return memory to read into; `expected` is how many bytes remain, if that is known."""
         if not self._piece:
             size = SMALL_PIECE if expected is None else max(1, min(expected, SMALL_PIECE))
             self._start_piece(memoryview(bytearray(size)))
         return self._piece[self._used :]
 
     def filled(self, count: int) -> None:
-        """Take in the first `count` bytes of `room()`."""
+        """Hash the first `count` bytes of `room()`, now or with later ones."""
         self._used += count
         if self._used == len(self._piece):
             self._pass_on()
@@ -93,7 +93,7 @@ class Hasher:
         self._tail = self.tail()
         self._hash(piece)
         if self._threads:
-            # All have the same pieces in the same order: each returns the same one next.
+            # All threads get the same pieces in the same order, so each returns the same one.
             (piece, *_) = [thread.hashed.get() for thread in self._threads]
         elif len(piece) >= SMALL_PIECE and time.monotonic() - self._since < FAST_SECONDS:
             if len(piece) < LARGE_PIECE:
@@ -103,7 +103,7 @@ class Hasher:
         self._start_piece(piece)
 
     def _start_threads(self) -> None:
-        """Hash in a thread for each digest from now on; in this one where not all can be had."""
+        """Start a thread for each digest; if not all can start, hash in this thread."""
         self._threads = [_Thread(digest.update) for digest in self._digests.values()]
         try:
             for thread in self._threads:
@@ -146,5 +146,5 @@ class _Thread(threading.Thread):
 
 
 def _memory(size: int) -> memoryview:
-    """Take memory that goes back to the system once it is free: many threads' heaps keep a lot."""
+    """Allocate memory that goes back to the system when it is freed; heaps of threads keep it."""
     return memoryview(mmap.mmap(-1, size))

@@ -1,4 +1,4 @@
-"""How long a server asks its clients to wait, by Retry-After or by the headers of rate limits."""
+"""How long a server asks its clients to wait: Retry-After and the headers of rate limits."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import time
 from md5light.download.dates import parse_date
 from md5light.download.response import Response
 
-#: the longest wait that is heeded, in seconds
+#: the longest wait that is respected, in seconds
 MAX_SECONDS = 3600.0
 
-#: numbers above this are no seconds from now but Unix times, in seconds or in milliseconds
+#: from these numbers on a reset is a Unix time, in seconds or in milliseconds, and not a delay
 EPOCH = 10**9
 EPOCH_MILLISECONDS = 10**12
 
-#: headers: the time when the limit starts over, and the requests left. RateLimit-Reset is of drafts
-#: of draft-ietf-httpapi-ratelimit-headers, the others are older customs
+#: headers with the time of a limit's reset, and those with the requests left. RateLimit-Reset is
+#: from early versions of draft-ietf-httpapi-ratelimit-headers, the others are older conventions
 RESETS = {
     "ratelimit-reset": "ratelimit-remaining",
     "x-ratelimit-reset": "x-ratelimit-remaining",
@@ -28,7 +28,7 @@ RESETS = {
 def asked_rest(response: Response) -> float | None:
     """Return the seconds until the server wants the next request, after it has refused one.
 
-    Retry-After says it first, then the reset of a limit of which nothing is left.
+    Retry-After comes first, then the reset of a limit with no requests left.
     """
     waits = [retry_after(response)]
     for reset, remaining in RESETS.items():
@@ -54,7 +54,7 @@ def retry_after(response: Response) -> float | None:
 def _rate_limit(value: str | None) -> float | None:
     """Read RateLimit of that draft: `"name";r=0;t=30`, earlier `limit=10, remaining=0, reset=30`.
 
-    Of several limits the one counts that takes longest to start over.
+    Of several limits the one with the latest reset counts.
     """
     if value is None:
         return None

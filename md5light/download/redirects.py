@@ -1,4 +1,4 @@
-"""Redirects: which answers are, and where they lead."""
+"""Redirects: which answers are redirects, and their targets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from md5light.download import urls
 from md5light.download.response import Response
 from md5light.errors import PermanentFailure, Refused
 
-#: statuses that are nothing but a redirect; the other 3xx are followed where they have a Location,
-#: as curl does
+#: statuses that are always a redirect; other 3xx are followed if they have a Location, as in curl
 REDIRECTS = {301, 302, 303, 307, 308}
 
 

@@ -1,9 +1,9 @@
 """One HTTP/1.x answer, read strictly (RFC 9112): its head, and a body that ends only as announced.
 
-http.client is lenient where a checksum can't be: it takes a chunked body that breaks off in its
-trailer for whole, a chunk without its line end for a good one, the first of two lengths for the
-length, and skips the headers after a bad one. What curl takes and what can't change the bytes of
-the body is taken here, too.
+http.client is lenient where a checksum must not be: it accepts a chunked body that breaks off in
+its trailer, a chunk without its line end and the first of two different lengths, and it ignores all
+headers after a malformed one. This reader accepts a deviation only if curl accepts it, too, and if
+it can't change the bytes of the body.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAX_HEAD = 300 * 1024
 #: bytes of the line before a chunk
 MAX_CHUNK_LINE = 64 * 1024
 
-#: seconds to wait for bytes beyond the announced ones: from a server that said it would close, and
-#: from one whose first answer on a connection this is; later answers are not waited for
+#: seconds to wait for bytes after the announced ones: when the server said that it closes, and
+#: after the first answer on a connection; there is no wait after later answers
 CLOSE_SECONDS = 0.05
 FIRST_SECONDS = 0.01
 
@@ -36,8 +36,8 @@ ODD_HEADER = re.compile(rb"([^: \t][^:]*):[ \t]*(.*)", re.DOTALL)
 LENGTH = re.compile(r"0*([0-9]{1,18})(?:[ \t]+bytes)?", re.IGNORECASE)
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 FORBIDDEN = re.compile(rb"[\x00\r]")
-#: the headers that the end of the body depends on: where readers may differ in whether a line is
-#: such a header, there is no checksum
+#: the headers that decide where the body ends: a line that some readers take for one of them, and
+#: others not, fails the download
 FRAMING = re.compile(rb"content-length|transfer-encoding", re.IGNORECASE)
 
 
@@ -48,8 +48,8 @@ class NoAnswer(ConnectionError):
 class Response:
     """The answer to a GET whose head has been read; `readinto` then yields the body.
 
-    Raises PermanentFailure for what is not an HTTP answer, TemporaryFailure for an answer that
-    broke off or took too long, and lets the errors of the socket through.
+    Raises PermanentFailure if it is not an HTTP answer, TemporaryFailure if it broke off or took
+    too long, and the errors of the socket as they are.
     """
 
     def __init__(self, reader: io.BufferedReader, wire: Wire) -> None:
@@ -67,12 +67,12 @@ class Response:
         self._keep_alive = "close" not in connection and (minor > 0 or "keep-alive" in connection)
 
     def header(self, name: str) -> str | None:
-        """Return a header's value, one character a byte; several are joined by commas."""
+        """Return a header's value, decoded as Latin-1; several values are joined by commas."""
         values = self.headers.get(name)
         return None if values is None else b", ".join(values).decode("latin-1")
 
     def readinto(self, view: memoryview) -> int:
-        """Read some of the body and return how many bytes; 0 when it has come to its proper end."""
+        """Read some of the body and return how many bytes; 0 when the body is complete."""
         if self._chunked and not self._left and not self._ended:
             self._next_chunk()
         if self._ended or self._left == 0:
@@ -90,8 +90,8 @@ class Response:
     def finish(self, connection: socket.socket, *, reused: bool) -> bool:
         """Look for bytes after the body; tell whether the connection can carry another request.
 
-        Raises TemporaryFailure where there are more than Content-Length announced: which of the two
-        is wrong nobody knows. The last chunk leaves no such doubt.
+        Raises TemporaryFailure when there are more than Content-Length announced: either of the two
+        may be wrong. After a last chunk the body is certain.
         """
         if self._left is None:
             return False
@@ -104,20 +104,20 @@ class Response:
         return self._keep_alive and not self._ambiguous and not surplus
 
     def _frame(self) -> None:
-        """Find out where the body ends (RFC 9112, 6.3)."""
-        #: bytes of the body, where the head tells
+        """Determine where the body ends (RFC 9112, 6.3)."""
+        #: bytes of the body, if the head announces them
         self.length: int | None = _length(self.header("content-length"))
         codings = _items(self.header("transfer-encoding") or "")
         chunked = [coding for coding in codings if coding != "identity"]
         if set(chunked) - {"chunked"}:
             raise _invalid("The server used a transfer coding that it was not asked for.")
         self._chunked = bool(chunked)
-        # A length beside chunks may be an attempt at smuggling, and chunked twice is chunked once
-        # in practice: the body is clear, but the connection is given up.
+        # A length beside chunks may be request smuggling, and servers that name chunked twice have
+        # applied it once: the body is certain, but the connection is not reused.
         self._ambiguous = len(chunked) > 1 or (self._chunked and self.length is not None)
         if self._chunked:
             self.length = None
-        #: bytes left of the body or of the present chunk; None: until the end of the connection
+        #: bytes left of the body or of the current chunk; None: until the connection ends
         self._left: int | None = 0 if self._chunked else self.length
 
     def _peek(self) -> bytes:
@@ -132,7 +132,7 @@ class Response:
             if self._left == 0:
                 _headers(_Lines(self._reader))
                 self._ended = True
-        except PermanentFailure:  # a line that no head may have is only a broken body here
+        except PermanentFailure:  # a line that is malformed in a head is here only a broken body
             raise _broken() from None
 
     def _chunk_size(self) -> int:
@@ -159,7 +159,7 @@ class _Lines:
 
 
 def _line(reader: io.BufferedReader, most: int) -> bytes:
-    """Read a line of at most so many bytes, without its end."""
+    """Read a line of at most `most` bytes; return it without its line end."""
     line = reader.readline(most + 1)
     if len(line) > most:
         raise _invalid("The server sent too many or too long headers.")
@@ -193,8 +193,8 @@ def _headers(lines: _Lines) -> dict[str, list[bytes]]:
     values: list[bytes] = []
     while line := lines.next():
         if line[0] in b" \t" and values:
-            # Readers differ in what they make of a folded line (RFC 9112, 5.2): the value becomes
-            # one that no header understands.
+            # Readers differ about folded lines (RFC 9112, 5.2): replace the value by one that is
+            # valid in no header.
             values[-1] = b"\n"
         else:
             values = _values(headers, line)
@@ -202,10 +202,10 @@ def _headers(lines: _Lines) -> dict[str, list[bytes]]:
 
 
 def _values(headers: dict[str, list[bytes]], line: bytes) -> list[bytes]:
-    """Add the value in a line to the others of its name, and return them all."""
+    """Add the value in a line to those of the same name, and return them all."""
     match = HEADER.fullmatch(line)
     if not match:
-        # A line with a malformed name is kept, but nobody asks for it.
+        # A malformed name is harmless: nothing looks it up.
         match = ODD_HEADER.fullmatch(line)
         if not match or FRAMING.search(match[1]):
             raise _invalid("The server sent a malformed header.")
@@ -215,7 +215,7 @@ def _values(headers: dict[str, list[bytes]], line: bytes) -> list[bytes]:
 
 
 def _length(text: str | None) -> int | None:
-    """Read Content-Length; the same one given twice is one (RFC 9110, 8.6)."""
+    """Read Content-Length; a repeated equal value counts once (RFC 9110, 8.6)."""
     if text is None:
         return None
     matches = [LENGTH.fullmatch(item.strip(" \t")) for item in text.split(",")]

@@ -1,7 +1,7 @@
-"""Going on after a break: proof that a later part is of the same file (RFC 9110, 13.1.5, 14).
+"""Resuming a body that broke off: proof that a part is of the same file (RFC 9110, 13.1.5, 14).
 
-A part is taken only where it repeats the validator and contradicts the first answer in nothing, and
-where the bytes before the break, which are asked for once more, are equal.
+A part is accepted only if it repeats the validator, contradicts no header of the first answer, and
+begins with the same bytes as the end of the data received so far: the request overlaps them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 FIXED_DATE = re.compile(r"[A-Za-z]{3}, [0-9]{2} [A-Za-z]{3} [0-9]{4} [0-9:]{8} GMT")
 CONTENT_RANGE = re.compile(r"(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
-#: how much older than the answer a file must be for its date to prove that it is the same: one that
-#: is rewritten within its second keeps its date (RFC 9110, 8.8.2.2)
+#: a file's date proves that it is the same only if it is this much older than the answer: a file
+#: that is rewritten within the second keeps its date (RFC 9110, 8.8.2.2)
 SECOND = datetime.timedelta(seconds=1)
 
-#: bytes before a break that are asked for once more: at most and, unless fewer came, at least
+#: bytes before a break that are requested again: at most and, unless fewer were received, at least
 MOST_OVERLAP = TAIL
 LEAST_OVERLAP = 64
 
 
 class Part(NamedTuple):
-    """What a Content-Range says: the first byte, the last one, and how many the file has."""
+    """A Content-Range: the first byte, the last byte, and the size of the file."""
 
     start: int
     last: int
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, response: Response) -> Part | None:
-        """Return the one part that an answer carries, None unless it says so clearly."""
+        """Return the one part that an answer carries; None when it is not unambiguous."""
         match = CONTENT_RANGE.fullmatch(response.header("content-range") or "")
         content_type = response.header("content-type") or ""
         if not match or "multipart/byteranges" in content_type.lower():
@@ -50,13 +50,13 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Representation:
-    """What the first answer says of the file that it carries."""
+    """The headers of the first answer that describe the file."""
 
     etag: str | None = None
     last_modified: str | None = None
     content_type: str | None = None
     content_encoding: str | None = None
-    #: what If-Range may say; None: nothing would prove that a part is of the same file
+    #: the value for If-Range; None: nothing could prove that a part is of the same file
     validator: str | None = None
 
     @classmethod
@@ -76,7 +76,8 @@ class Representation:
     def agrees(self, response: Response) -> bool:
         """Tell whether a 206 is of the same file.
 
-        It must repeat the validator and the coding; what else it says of the file must be the same.
+        It must repeat the validator and the coding; other headers of the file, if sent, must be
+        the same.
         """
         validator = response.header("etag" if self.has_strong_etag else "last-modified")
         return (
@@ -89,7 +90,7 @@ class Representation:
 
 
 def overlap(brought: int) -> int:
-    """Return how many bytes to ask for once more: half of what the last answer brought."""
+    """Return how many bytes to request again: half of those that the last answer brought."""
     return max(LEAST_OVERLAP, min(MOST_OVERLAP, brought // 2))
 
 
@@ -112,7 +113,7 @@ def not_the_rest() -> TemporaryFailure:
 
 
 def _validator(etag: str | None, last_modified: str | None, date: str | None) -> str | None:
-    """Return a strong ETag or, where there is no ETag at all, a date that proves as much."""
+    """Return a strong ETag or, if there is no ETag at all, a date that is as good a proof."""
     if etag is not None:
         return etag if STRONG_ETAG.fullmatch(etag) else None
     modified, answered = _fixed_date(last_modified), _fixed_date(date)

@@ -1,4 +1,4 @@
-"""One attempt at a download, as other threads see it: its progress, and a way to end it."""
+"""The view that other threads have of a download attempt: its progress, and how to stop it."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Transfer(Interrupt):
         self.bytes_total: int | None = None
 
     def stop(self) -> None:
-        """Make the download raise Stopped at once, whatever it waits for."""
+        """Make the download raise Stopped at once, even while it waits."""
         self.end(Stopped("the download was stopped"))

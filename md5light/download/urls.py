@@ -1,7 +1,7 @@
-"""URLs: the one parser, for submitted URLs and for redirects.
+"""The one parser of URLs, for submitted URLs and for redirects.
 
-Two parsers that read the same text differently are a way around any guard. So a URL is parsed once,
-and the parts that are judged are the parts that are connected to and sent.
+Two parsers that read the same text differently would be a way around the guard. So a URL is parsed
+once, and the same parts are checked, connected to and sent.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ MAX_REDIRECT_CHARACTERS = 32768
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: scheme, authority, path, query; ASCII, since to Unicode ſ is a form of s
+#: scheme, authority, path, query; ASCII, since in Unicode ſ matches s
 ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNORECASE | re.ASCII)
-#: the Location of a redirect: scheme and host where it has them, and the rest
+#: the Location of a redirect: scheme and host, if any, and the rest
 LOCATION = re.compile(rb"\A((?:(?:https?:)?//[^/?#]*)?)(.*)\Z", re.IGNORECASE | re.DOTALL)
 
-#: characters that show nothing, although Unicode counts them neither as spaces nor as format
-#: characters: fillers, the grapheme joiner, the blank of Braille, the rest of the plane of tags
+#: invisible characters that Unicode counts neither as spaces nor as format characters: fillers, the
+#: grapheme joiner, the Braille blank, the rest of the plane of tags
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\uffa0"
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
 )
-#: characters that choose between forms of the one before: Persian, Mongolian, emoji and ideographs
-#: are written with them; in a path or query they stand for themselves, in a host they would make
-#: two names look alike
+#: variation selectors: Mongolian, emoji and ideographs are written with them. A path or query may
+#: contain them; in a host they would make two names look alike
 SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-#: the joiners, format characters to Unicode; in a host IDNA knows where they may stand (RFC 5892,
-#: appendix A)
+#: zero-width joiners, which Unicode counts as format characters; Persian is written with them. IDNA
+#: rules where a host may contain them (RFC 5892, appendix A)
 JOINERS = "\u200c\u200d"
-#: categories of Unicode that a URL has no characters of
+#: categories of Unicode whose characters a URL must not contain
 UNSEEN = {
     "Cc": "a control character",
     "Cf": "an invisible character",
@@ -81,8 +80,8 @@ class URL:
 def parse(text: str) -> URL:
     """Parse an absolute URL (RFC 3986), or raise Refused("invalid_url", …) that says why not.
 
-    The path is sent as given, with three exceptions that all clients make: dot segments are
-    resolved, characters outside ASCII are percent-encoded as UTF-8, the fragment is not sent.
+    The path is sent as given, with the three changes that all clients make: dot segments are
+    resolved, characters outside ASCII are percent-encoded as UTF-8, the fragment is dropped.
     """
     _check_length(text, MAX_CHARACTERS)
     if "\\" in text:
@@ -104,7 +103,7 @@ def join(base: URL, location: bytes) -> URL:
         )
         absolute = f"{base.scheme}://{base.netloc}{start}{reference}"
     _check_length(absolute, MAX_REDIRECT_CHARACTERS)
-    return _parse(absolute)  # with a backslash, which a server may mean
+    return _parse(absolute)  # a backslash is allowed: a server may mean it
 
 
 def _check_length(text: str, longest: int) -> None:
@@ -173,7 +172,7 @@ def _idna(host: str) -> str:
         return idna.encode(host, uts46=True).decode("ascii")
     except UnicodeError:
         pass
-    # The rest may be digits and dots of another script, which an address may be written with.
+    # It may still be an address, written with the digits and dots of another script.
     try:
         name = idna.uts46_remap(host)
     except UnicodeError:
@@ -238,7 +237,10 @@ def _without_dots(path: str) -> str:
 
 
 def _location(value: bytes) -> str:
-    """Read a Location as browsers do: escape spaces and other bytes, but read the host as UTF-8."""
+    """Read a Location as browsers do: percent-encode spaces and bytes outside ASCII in the path.
+
+    The host is decoded as UTF-8.
+    """
     [(start, rest)] = LOCATION.findall(value.strip(b" \t"))
     escaped = re.sub(rb"[ \x80-\xff]", lambda found: b"%%%02X" % found[0][0], rest)
     return str(start + escaped, "utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""The bytes that come over a connection: neither a silence nor a trickle of them lasts for ever."""
+"""Reads from a connection with limits on silence and on slow transfers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WINDOW_SECONDS = 60.0
 
 
 class Limits(NamedTuple):
-    """How long a server may take with an answer, in seconds; its least rate in bytes a second."""
+    """How long a server may be silent, in seconds, and its least rate, in bytes a second."""
 
     first_byte: float
     silence: float
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, config: DownloadConfig, patience: float = 1.0) -> Limits:
-        """Take the limits of the configuration; each time is multiplied by `patience`."""
+        """Return the limits that `config` sets; each time is multiplied by `patience`."""
         return cls(
             config.first_byte_timeout * patience,
             config.read_timeout * patience,
@@ -37,11 +37,11 @@ class Limits(NamedTuple):
 
 
 class Wire(io.RawIOBase):
-    """A socket to be read through io.BufferedReader, with limits on the time that an answer takes.
+    """A raw stream for io.BufferedReader, with limits on the time that an answer takes.
 
-    It does with fewer calls a read than socket.makefile, which counts at TLS's 16 KiB a read.
-    Raises TemporaryFailure("timed_out", …) that says in which part of the answer the time ran out,
-    and lets the other errors of the socket through.
+    It needs fewer calls a read than socket.makefile, which matters with TLS's 16 KiB a read.
+    Raises TemporaryFailure("timed_out", …), which names the part of the answer that took too long,
+    and the other errors of the socket as they are.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""The formats of lists and manifests: text in, lines out; results in, text out.
+"""The formats of lists and manifests.
 
-`reading.read` takes a list, `writing.write` makes a manifest. Both stream, and neither opens a
+`reading.read` parses a list, `writing.write` writes a manifest. Both stream, and neither opens a
 file, a connection or a database.
 """

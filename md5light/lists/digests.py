@@ -11,7 +11,7 @@ from md5light.finding import ALGORITHMS
 #: hex digits of a digest by each algorithm
 DIGITS = dict(zip(ALGORITHMS, (32, 40, 64, 128), strict=True))
 
-#: these words, in either case, say that nothing is expected
+#: these words, in upper or lower case, mean that no value is expected
 NOTHING = frozenset(["", "-", "_", "null", "none"])
 
 _BY_DIGITS = {digits: algorithm for algorithm, digits in DIGITS.items()}
@@ -34,10 +34,10 @@ def algorithm_of(spelling: str) -> str | None:
 
 
 def parse(text: str, algorithm: str | None = None) -> tuple[str, str] | None:
-    """Return the algorithm and the digest in lower-case hex, or None if nothing is expected.
+    """Return the algorithm and the digest in lower-case hex, or None if no digest is expected.
 
-    `algorithm` is what the column says. Raises Refused("invalid_digest") for everything else that
-    is no digest of that algorithm, or of any where none is named.
+    `algorithm` is the column's; None: any. Raises Refused("invalid_digest") if the text is not a
+    digest of that algorithm.
     """
     text = text.strip()
     if text.lower() in NOTHING:
@@ -65,7 +65,7 @@ def _decode(text: str) -> str:
     if len(text) in _BY_DIGITS and _HEX.fullmatch(text):
         return text.lower()
     try:
-        # rclone writes the alphabet that is safe in URLs (RFC 4648, 5)
+        # rclone writes the URL-safe alphabet (RFC 4648, 5)
         return base64.b64decode(text.translate(_STANDARD_ALPHABET), validate=True).hex()
     except ValueError:
         return ""

@@ -9,18 +9,18 @@ from md5light.finding import differences
 
 #: statuses of lines whose file was downloaded
 DONE = ("hashed", "matched", "mismatched")
-#: statuses of lines that have ended and need somebody's attention
+#: statuses of ended lines that need attention
 NOT_WELL = ("failed", "mismatched", "canceled")
 
 
 class Entry(NamedTuple):
-    """What is known of one line; digests are lower-case hex, by algorithm."""
+    """A line and its result; digests are in lower-case hex, by algorithm."""
 
     #: in the list, counted from 1
     position: int
     #: as Line.sent
     sent: str
-    #: empty where the line could not be read
+    #: empty if the line could not be parsed
     url: str
     #: waiting, running, hashed, matched, mismatched, failed or canceled
     status: str
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 def reason(entry: Entry) -> str:
-    """Return in words why a line is not well; one line of text."""
+    """Return why a line needs attention, as one line of text."""
     if entry.status == "mismatched":
         expected = {"size": entry.expected_size, **entry.expected}
         found = {"size": entry.size, **entry.digests}

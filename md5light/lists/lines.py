@@ -1,4 +1,4 @@
-"""A line of a list: a URL with what is known and expected of it."""
+"""A line of a list: a URL with labels and expected values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from md5light.lists import digests
 from md5light.lists.names import Base, is_absolute
 from md5light.lists.text import decode, show, split, storable
 
-#: the largest size that SQLite and PostgreSQL keep
+#: the largest size that SQLite and PostgreSQL can store
 MAX_SIZE = 2**63 - 1
 
 
 class Line(NamedTuple):
-    """One file that is asked for."""
+    """One file to download."""
 
-    #: the list's line where it begins, counted from 1
+    #: the number of its first line in the list, counted from 1
     number: int
-    #: the text of the line, or of all its lines, without the last line end
+    #: its text, which may have several lines, without the last line end
     sent: str
     url: str
     #: a label: the name of the file in the list
@@ -34,10 +34,10 @@ class Line(NamedTuple):
 
 
 class BadLine(NamedTuple):
-    """A line that can't be understood."""
+    """A line that can't be parsed or is not accepted."""
 
     number: int
-    #: as Line.sent; of a line that is no text, its beginning
+    #: as Line.sent; the beginning only, if the line is not text
     sent: str
     #: one of the codes in docs/lists.md
     code: str
@@ -46,10 +46,10 @@ class BadLine(NamedTuple):
 
 
 class LineMaker:
-    """Makes lines of what the formats find: joins URLs to the base and checks them."""
+    """Makes lines from parsed fields: joins URLs to the base and checks them."""
 
     def __init__(self, base: str | None, check_url: Callable[[str], object]) -> None:
-        """Raise Refused("invalid_base"); `check_url` raises Refused for a URL that is not taken."""
+        """`check_url` raises Refused for a URL that is not accepted. Raises Refused."""
         self._base = Base(base) if base else None
         self._check_url = check_url
 
@@ -64,7 +64,7 @@ class LineMaker:
         size: int | None = None,
         expected: Iterable[tuple[str, str] | None] = (),
     ) -> Line:
-        """Make a line; without `url` it is that of `name`. Raises Refused with the reason."""
+        """Make a line; without `url` the URL is made from `name`. Raises Refused."""
         if url is None:
             url, name = self._url_of_name(name)
         elif not is_absolute(url):
@@ -97,26 +97,26 @@ class LineMaker:
 
 
 class Source:
-    """A list from its first line that is neither blank nor a comment."""
+    """A list, from its first line that is neither blank nor a comment."""
 
     def __init__(
         self, pieces: Iterator[bytes], number: int, maker: LineMaker, max_lines: int
     ) -> None:
-        #: the rest of the list, as UTF-8
+        #: its text from that line on, as UTF-8
         self.pieces = pieces
-        #: the number of the line where it begins
+        #: the number of that line
         self.number = number
         self.maker = maker
-        #: more than these won't be taken
+        #: a list with more lines is refused
         self.max_lines = max_lines
 
     def numbered(self) -> Iterator[tuple[int, bytes]]:
         return enumerate(split(self.pieces), self.number)
 
     def each(self, parse: Callable[[int, str], Line | None]) -> Iterator[Line | BadLine]:
-        """Parse each line that is neither blank nor a comment, where one line is one file.
+        """Parse each line that is neither blank nor a comment, in formats of one line per file.
 
-        `parse` returns None for a line that asks for nothing, and raises Refused.
+        `parse` returns None for a line without a file, and raises Refused.
         """
         for number, raw in self.numbered():
             sent = ""
@@ -129,7 +129,7 @@ class Source:
 
 
 def parse_size(text: str) -> int | None:
-    """Return the bytes, or None if nothing is expected; raises Refused("invalid_size")."""
+    """Return the size in bytes, None if no size is expected; raises Refused("invalid_size")."""
     text = text.strip()
     if text.lower() in digests.NOTHING:
         return None
@@ -139,7 +139,7 @@ def parse_size(text: str) -> int | None:
 
 
 def agreed_size(sizes: Iterable[int | None]) -> int | None:
-    """Return the one size that all columns name; raises Refused("contradiction")."""
+    """Return the size that all columns agree on; raises Refused("contradiction")."""
     different = {size for size in sizes if size is not None}
     if len(different) > 1:
         raise Refused("contradiction", "The line names two sizes.")

@@ -1,4 +1,4 @@
-"""Names of files: escaped as GNU's tools do, joined to a URL, and made from one."""
+"""Names of files: escaping as in GNU's tools, joining to a base URL, and names made from a URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PARTS = re.compile(r"https?://([^/?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE | re.
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _UNESCAPES = {escape: letter for letter, escape in _ESCAPES.items()}
 
-#: what no file name can have, and what would change a terminal: it stays percent-encoded
+#: characters that stay percent-encoded: file names can't have them, or terminals obey them
 _UNFIT = re.compile(r"[\x00-\x1f/\x7f-\x9f]")
 
 
@@ -53,7 +53,7 @@ class Base:
 
 
 def escape(name: str) -> tuple[str, str]:
-    """Return what stands before a line of md5sum, and the name (GNU coreutils 9)."""
+    """Return the prefix of md5sum's line and the escaped name (GNU coreutils 9)."""
     escaped = re.sub(r"[\\\n\r]", lambda found: _ESCAPES[found[0]], name)
     return ("\\" if escaped != name else "", escaped)
 
@@ -66,19 +66,19 @@ def unescape(name: str) -> str:
 
 
 def path_of(url: str) -> str:
-    """Return where `wget -x` stores a URL: host and path, and the query where there is one."""
+    """Return the path under which `wget -x` stores a URL: host, path and query."""
     host, path, query = _parts(url)
     return "/".join([host.lower(), *_segments(path)]) + unquote_name(query)
 
 
 def basename_of(url: str) -> str:
-    """Return the last segment of a URL's path; `index.html` where it ends with `/`."""
+    """Return the last segment of a URL's path; `index.html` if the path ends with `/`."""
     _, path, _ = _parts(url)
     return _segments(path)[-1]
 
 
 def unquote_name(segment: str) -> str:
-    """Percent-decode, but for control characters, `/`, and what is not UTF-8."""
+    """Percent-decode, except control characters and `/`, and nothing that is not UTF-8."""
     try:
         name = unquote(segment, errors="strict")
     except UnicodeDecodeError:
@@ -92,7 +92,7 @@ def _parts(url: str) -> tuple[str, str, str]:
 
 
 def _segments(path: str) -> list[str]:
-    """Return the path's segments, decoded, at least one; dots are resolved (RFC 3986, 5.2.4)."""
+    """Return the path's decoded segments, at least one; resolves dots (RFC 3986, 5.2.4)."""
     segments: list[str] = []
     *directories, last = path.removeprefix("/").split("/")
     for segment in map(unquote_name, directories):

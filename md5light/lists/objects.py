@@ -1,4 +1,4 @@
-"""JSON: an object a line (NDJSON), or one array of objects, read element by element."""
+"""JSON: one object per line (NDJSON), or an array of objects, which is read element by element."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ndjson(maker: LineMaker, number: int, sent: str) -> Line:
 
 
 def array(source: Source) -> Iterator[Line | BadLine]:
-    """Raise Refused("invalid_json") where the array is broken: what follows can't be read."""
+    """Yield the elements; raises Refused("invalid_json") where the array is broken."""
     for number, sent, value in _Array(source):
         try:
             yield _make_line(source.maker, number, sent, value)
@@ -68,7 +68,7 @@ class _Array:
         self._at += 1
 
     def _peek(self) -> str:
-        """Return the next character that is no space, or an empty string at the end."""
+        """Return the next character that is not white space, or an empty string at the end."""
         while True:
             end = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr] # it always matches
             self._pass(end)
@@ -95,7 +95,7 @@ class _Array:
         self._at = end
 
     def _read_more(self) -> bool:
-        """Drop what has been read; return whether there is more."""
+        """Discard the text before the position and read more; return whether there was more."""
         texts = [self._text[self._at :]]
         size = 0
         try:

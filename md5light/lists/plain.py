@@ -16,7 +16,7 @@ from md5light.lists.names import is_absolute, unescape
 GCS_HEADER = "TsvHttpData-1.0"
 
 _SUMS = re.compile(r"[ \t]*(\\?)(\S+)(?: [ *]|[ \t])(.+)", re.DOTALL)
-# In two parts, around the last `)`: one pattern with both would try each `)` there is.
+# Two patterns, for the text before and after the last `)`: a single one would try every `)`.
 _BSD_NAME = re.compile(r"\s*(\\?)([A-Za-z0-9-]+) ?\((.+)", re.DOTALL | re.ASCII)
 _BSD_DIGEST = re.compile(r" ?= ?(\S+)\s*", re.ASCII)
 
@@ -100,9 +100,9 @@ def pooch(maker: LineMaker, number: int, sent: str) -> Line:
 
 
 def bsd(source: Source) -> Iterator[Line | BadLine]:
-    """`MD5 (NAME) = HEX`: several algorithms of one name, wherever they stand, are one line.
+    """`MD5 (NAME) = HEX`: the digests of one name, wherever they are in the list, become one line.
 
-    So all lines are held until the end of the list: the only format where they are.
+    So all lines are kept until the end of the list, in this format alone.
     """
     found: dict[tuple[str, int], Line | BadLine] = {}
     seen: Counter[tuple[str, str]] = Counter()
@@ -110,7 +110,7 @@ def bsd(source: Source) -> Iterator[Line | BadLine]:
         if isinstance(line, BadLine):
             found["", line.number] = line
         else:
-            # The second digest of a name by one algorithm belongs to its second line.
+            # A name's second digest of the same algorithm begins its second line.
             name = line.name or line.url
             [algorithm] = line.expected or [""]
             seen[name, algorithm] += 1

@@ -1,4 +1,4 @@
-"""Reading a list: which format it has, and its lines one after the other."""
+"""Reading a list: recognises its format and yields its lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from md5light.lists import objects, plain, tables
 from md5light.lists.lines import BadLine, Line, LineMaker, Source
 from md5light.lists.text import MAX_LINE_BYTES, utf8
 
-#: formats in which each line of text is read for itself
+#: formats in which each line of text is parsed on its own
 _BY_LINE = {
     "urls": plain.urls,
     "sums": plain.sums,
@@ -26,7 +26,7 @@ _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 FORMATS = ("urls", "sums", "bsd", "csv", "tsv", "ndjson", "json", "gcs", "pooch")
 
-#: what the first line tells of the format, in the order of asking; what fits none is `urls`
+#: tests of the first line that recognise the format, in this order; if none is true, it is `urls`
 _SIGNS: dict[str, Callable[[str], bool]] = {
     "gcs": plain.is_gcs,
     "ndjson": lambda first: first.startswith("{"),
@@ -46,7 +46,7 @@ class Reading:
     """The lines of one list, in its order; it can be iterated over once.
 
     The iteration raises Refused: "too_many_lines"; "empty_list" at the end of a list without lines;
-    "invalid_json" or "invalid_text" where a JSON array can't be read further.
+    "invalid_json" or "invalid_text" when the rest of a JSON array can't be parsed.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Reading:
         header: str | None = None,
         ignored: tuple[str, ...] = (),
     ) -> None:
-        #: the format that the list has, or was said to have
+        #: the format of the list, as given or as recognised
         self.format = format
-        #: the line that must stand above lines of this list, so that they can be read again
+        #: the header line, which is needed to parse lines of this list again
         self.header = header
-        #: columns that mean nothing to us
+        #: columns with unknown names
         self.ignored = ignored
         self._lines = lines
         self._max_lines = max_lines
@@ -87,11 +87,11 @@ def read(
     check_url: Callable[[str], object] = str,
     max_lines: int = sys.maxsize,
 ) -> Reading:
-    """Read the beginning of a list; its lines are read as they are asked for.
+    """Read the beginning of a list; the lines are read during the iteration.
 
-    Relative names are joined to `base`. `check_url` raises Refused for a URL that can't be taken;
-    then its line is bad. Raises Refused: "unknown_format", "invalid_base", "invalid_header",
-    "empty_list".
+    Relative names are joined to `base`. `check_url` raises Refused for a URL that is not accepted,
+    which makes its line a BadLine. Raises Refused: "unknown_format", "invalid_base",
+    "invalid_header", "empty_list".
     """
     if format not in ("auto", *FORMATS):
         raise Refused("unknown_format", f"A list's format is auto, {', '.join(FORMATS)}.")
@@ -105,7 +105,7 @@ def read(
 
 
 def _begin(pieces: Iterator[bytes]) -> tuple[str, int, Iterator[bytes]]:
-    """Return the first line that says something, its number, and the list from there on."""
+    """Return the first line that is neither blank nor a comment, its number, and the rest."""
     number, held = 1, b""
     for piece in pieces:
         held += piece

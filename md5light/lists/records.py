@@ -1,4 +1,4 @@
-"""Records with named fields, as CSV and JSON have them: the names that mean something."""
+"""Records with named fields, as in CSV and JSON: the names of the fields and their meaning."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from md5light.lists import digests
 from md5light.lists.lines import Line, LineMaker, agreed_size, parse_size
 
 SIZES = ("size", "bytes", "length")
-#: the first one that is not empty counts
+#: the first of these that is not empty is the name
 NAMES = ("name", "filename", "path")
-#: columns of digests, with the algorithm where the column says it
+#: columns of digests, with their algorithms; None: any
 DIGESTS = {algorithm: algorithm for algorithm in ALGORITHMS} | dict.fromkeys(
     ("checksum", "digest", "hash")
 )
 KNOWN = frozenset(["url", "id", *SIZES, *NAMES, *DIGESTS])
-#: what only JSON can have: a list of objects with `type` and `checksum` (GA4GH DRS)
+#: only in JSON: a list of objects with `type` and `checksum` (GA4GH DRS)
 CHECKSUMS = "checksums"
 
 
 def known(field: str) -> str:
-    """Return how the table above spells a field: neither case nor spaces around it matter."""
+    """Return a field's name as in the table above: in lower case, without spaces around it."""
     return field.strip().lower()
 
 
 def make_line(maker: LineMaker, number: int, sent: str, record: Mapping[str, object]) -> Line:
-    """Make a line of a record whose fields are spelled as `known` says; raises Refused."""
+    """Make a line from a record whose field names `known` has normalised; raises Refused."""
     fields = {
         field: _text(field, value)
         for field, value in record.items()
@@ -60,7 +60,7 @@ def _text(field: str, value: object) -> str:
 
 
 def _checksums(value: object) -> Iterable[tuple[str, str] | None]:
-    """Read `checksums`; algorithms that are not supported may stand beside one that is."""
+    """Parse `checksums`; unsupported algorithms are ignored if at least one is supported."""
     found = list(_typed(value))
     if found and not any(algorithm for algorithm, _ in found):
         raise Refused("unsupported_digest", "None of the line's “checksums” is supported.")

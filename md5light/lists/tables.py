@@ -34,7 +34,7 @@ class Table:
         self._columns = [records.known(cell) for cell in self._read_header()]
         #: the header as it was sent
         self.header = self._lines.sent
-        #: columns that mean nothing to us
+        #: columns with unknown names
         self.ignored = tuple(column for column in self._columns if column not in records.KNOWN)
 
     def __iter__(self) -> Iterator[Line | BadLine]:
@@ -76,9 +76,9 @@ class Table:
 
 
 class _Lines:
-    """The lines that csv.reader asks for; it may need several for one record.
+    """The iterator of lines for csv.reader, which may need several for one record.
 
-    It outlives an error of a line, as a generator would not.
+    After an error in a line it can go on, unlike a generator.
     """
 
     def __init__(self, numbered: Iterator[tuple[int, bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""From the bytes of a list to its lines, in memory that does not depend on the list."""
+"""Splits the bytes of a list into lines, in memory that does not depend on the list."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def decode(line: bytes) -> str:
 
 
 def show(line: bytes) -> str:
-    """Return the beginning of a line that can't be read, with `\\xNN` for what is not text."""
+    """Return the beginning of a line that can't be decoded, with `\\xNN` for invalid bytes."""
     return line[:SHOWN_BYTES].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def storable(text: str) -> str:
-    """Return `text`; raises Refused("invalid_text") for what no database keeps."""
+    """Return `text`; raises Refused("invalid_text") for characters that databases can't store."""
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise Refused("invalid_text", "The line contains half of a surrogate pair.")
     if "\0" in text:
@@ -75,7 +75,7 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _from_utf16(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield UTF-8; half of a surrogate pair or of a code unit stays invalid there, too."""
+    """Yield UTF-8; half of a surrogate pair or of a code unit stays invalid."""
     decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
     for piece in pieces:
         yield decoder.decode(piece).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Writing a manifest: the lines of a batch with their results, as other programs read them."""
+"""Writing a manifest: the lines of a batch and their results, in formats of other programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from md5light.lists.entry import DONE, NOT_WELL, Entry, reason
 from md5light.lists.names import basename_of, escape, path_of
 from md5light.lists.plain import GCS_HEADER
 
-#: what a text form calls the file of a line
+#: the names that a text format can give to the file of a line
 NAMES: dict[str, Callable[[Entry], str]] = {
     "url": lambda entry: entry.url,
     "path": lambda entry: path_of(entry.url),
@@ -37,13 +37,13 @@ _PORTION = 256
 
 
 class Manifest(NamedTuple):
-    """What is to be written."""
+    """The content of a manifest."""
 
-    #: iterated over more than once
+    #: can be iterated over several times
     entries: Iterable[Entry]
     #: one of NAMES
     names: str
-    #: the line that stood above the list, without which its lines can't be read again
+    #: the header line of the list, which is needed to parse its lines again
     header: str | None
 
 
@@ -96,14 +96,14 @@ def _csv(manifest: Manifest) -> Iterator[str]:
 
 
 class _Row:
-    """Where csv.writer writes to: its row comes back, with a line feed at its end."""
+    """The file for csv.writer: its writerow then returns the row, ended by a line feed."""
 
     def write(self, row: str) -> str:
         return row.removesuffix("\r\n") + "\n"
 
 
 def _sum(algorithm: str, entry: Entry, name: str) -> str:
-    """As md5sum and its kin write (GNU coreutils)."""
+    """Format a line as md5sum, sha1sum, … do (GNU coreutils)."""
     if algorithm not in entry.digests:
         return ""
     mark, escaped = escape(name)
@@ -120,7 +120,7 @@ def _bsd(entry: Entry, name: str) -> str:
 
 
 def _pooch(entry: Entry, name: str) -> str:
-    """By the first of its algorithms that there is; a name of two lines can't be written."""
+    """Use the first algorithm that the entry has; a name with a line break can't be written."""
     found = [each for each in ("sha256", "sha512", "sha1", "md5") if each in entry.digests]
     if not found or "\n" in name or "\r" in name:
         return ""
@@ -133,7 +133,7 @@ def _shell_word(text: str) -> str:
 
 
 def _text(line: Callable[[Entry, str], str], manifest: Manifest) -> Iterator[str]:
-    """Write first, as comments, the lines that `line` can't write, then the others."""
+    """Write the lines that `line` can't write first, as comments, and then the others."""
     name = NAMES[manifest.names]
     for entry in manifest.entries:
         if not entry.url:
@@ -146,7 +146,7 @@ def _text(line: Callable[[Entry, str], str], manifest: Manifest) -> Iterator[str
 
 
 def _gcs(manifest: Manifest) -> Iterator[str]:
-    """For Google's Storage Transfer Service: sorted, so all rows are held."""
+    """Write for Google's Storage Transfer Service: sorted, so all rows are kept in memory."""
     rows: dict[str, str] = {}
     for entry in manifest.entries:
         if entry.status in DONE:
@@ -170,10 +170,10 @@ class Form(NamedTuple):
     """A format of a manifest."""
 
     media_type: str
-    #: of the name of a file
+    #: of the file name
     extension: str
     lines: Callable[[Manifest], Iterator[str]]
-    #: whether its lines are called by `names`
+    #: whether `names` chooses the names in its lines
     named: bool = False
 
 
@@ -222,7 +222,7 @@ def write(
 
 
 def _check_names(entries: Iterable[Entry], name: Callable[[Entry], str]) -> None:
-    """Keep 64-bit hashes of names and URLs, not the texts."""
+    """Raise Refused if two URLs have one name; it keeps 64-bit hashes, not the texts."""
     urls: dict[int, int] = {}
     for entry in entries:
         url = hash(entry.url)

@@ -1,1 +1,1 @@
-"""From a result to a delivered mail; knows nothing of the queue."""
+"""Writes and delivers mails; does not import the queue."""

@@ -18,8 +18,8 @@ MAX_ADDRESS_LENGTH = 254
 def check_address(text: str, *, local_domains: bool) -> str:
     """Return the address in `text` with its domain in lower-case ASCII (IDNA).
 
-    Raises Refused; the sentence does not repeat the address. Nothing is looked up: only a delivery
-    shows whether the domain takes mail.
+    Raises Refused, whose sentence does not repeat the address. It makes no look-up: only a delivery
+    shows whether the domain accepts mail.
     """
     if len(text) > MAX_ADDRESS_LENGTH:
         raise Refused(
@@ -30,7 +30,7 @@ def check_address(text: str, *, local_domains: bool) -> str:
     if not local_domains:
         problem = "The address must not be in a local domain; see [smtp] local_domains."
         raise Refused("invalid_email", problem)
-    # email_validator always rejects local domains, so it sees the name as part of a public one.
+    # email_validator always rejects local domains: show it the name inside a public one.
     return _checked(f"{text}.example").removesuffix(".example")
 
 
@@ -39,8 +39,8 @@ def _checked(text: str) -> str:
     import email_validator
 
     try:
-        # A local part outside ASCII needs SMTPUTF8 (RFC 6531) at every server on its way. Where one
-        # of them lacks it, the mail can't be sent in any other form.
+        # A local part outside ASCII needs SMTPUTF8 (RFC 6531) at every server on the way; if one
+        # lacks it, the mail can't be delivered at all.
         valid = email_validator.validate_email(
             text, check_deliverability=False, allow_smtputf8=False
         )

@@ -12,8 +12,8 @@ from md5light.mail.replies import Reply
 class Login:
     """A user name and a password, sent in UTF-8.
 
-    PLAIN and LOGIN come before CRAM-MD5 (RFC 2195). The latter protects nothing that TLS does not,
-    and servers offer it that can't do it, since they keep no readable passwords.
+    PLAIN and LOGIN are tried before CRAM-MD5 (RFC 2195), which adds no protection to TLS; some
+    servers offer it although they can't do it, since they do not store readable passwords.
     """
 
     def __init__(self, username: str, password: str) -> None:
@@ -24,9 +24,9 @@ class Login:
     def run(self, smtp: smtplib.SMTP) -> Reply | None:
         """Log in with the first offered mechanism that the server accepts.
 
-        Returns the last reply, None where no mechanism is offered. Where the connection breaks, the
-        next call tries that mechanism last: some servers hang up at one mechanism of those they
-        offer.
+        Returns the last reply, None when no mechanism is offered. After a mechanism at which the
+        connection broke, the next call tries it last: some servers hang up at one of those that
+        they offer.
         """
         reply = None
         offered = smtp.esmtp_features.get("auth", "").upper().split()

@@ -1,4 +1,4 @@
-"""Keeping mails where no mail server is configured: https://cr.yp.to/proto/maildir.html"""
+"""Stores mails in a Maildir (https://cr.yp.to/proto/maildir.html) if no server is configured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from md5light.owner import give_to_owner
 
 log = Log(__name__)
 
-#: part of each file name that is made here, so that no other program's file is ever removed
+#: part of the file names of this program: it removes no file of another program
 OWN = "md5light-"
 
 #: a file in tmp/ that is older than this many seconds was left by a crash (maildir(5))
@@ -25,7 +25,7 @@ STALE_SECONDS = 36 * 3600
 
 
 class Maildir:
-    """A Maildir that mail readers can open, for its owner's eyes alone; the first mail makes it."""
+    """A Maildir that only its owner can read; the first mail creates it."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -33,10 +33,10 @@ class Maildir:
     def deliver(
         self,
         message: EmailMessage,
-        recipient: str,  # noqa: ARG002 - the Maildir is one for all
+        recipient: str,  # noqa: ARG002 - all recipients share the Maildir
         on_step: Callable[[str], object],
     ) -> None:
-        """Keep `message`, on the disk when this returns."""
+        """Store `message`; it is on the disk when this returns."""
         on_step("maildir")
         data = message.as_bytes(policy=message.policy.clone(linesep="\n"))
         try:
@@ -49,13 +49,13 @@ class Maildir:
         log.info("mail_kept", path=kept)
 
     def close(self) -> None:
-        """Do nothing: nothing is kept open."""
+        """Do nothing: nothing is open between mails."""
 
     def stop(self) -> None:
-        """Do nothing: nothing is waited for."""
+        """Do nothing: a delivery never waits."""
 
     def _make(self) -> None:
-        """Make the folders that are missing, each with the owner of the one that it is in."""
+        """Create missing folders, each with the owner of its parent."""
         for name in ("tmp", "new", "cur"):
             missing = [self._path / name, *(self._path / name).parents]
             for folder in reversed([folder for folder in missing if not folder.exists()]):
@@ -65,14 +65,14 @@ class Maildir:
                 _sync(folder.parent)
 
     def _remove_stale(self, now: float) -> None:
-        """Remove what a crash has left in tmp/."""
+        """Remove files that a crash has left in tmp/."""
         for file in (self._path / "tmp").glob(f"*.{OWN}*"):
             with contextlib.suppress(FileNotFoundError):  # another process may remove it, too
                 if file.stat().st_mtime < now - STALE_SECONDS:
                     file.unlink()
 
     def _keep(self, data: bytes) -> Path:
-        """Write to tmp/, then move to new/: a reader never sees a part of a mail."""
+        """Write to tmp/, then move to new/: a mail reader never sees an incomplete mail."""
         host = socket.gethostname().replace("/", r"\057").replace(":", r"\072")
         name = f"{int(time.time())}.{OWN}{uuid.uuid4().hex}.{host}"
         unfinished, kept = self._path / "tmp" / name, self._path / "new" / name
@@ -100,6 +100,6 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _sync(folder: Path) -> None:
-    """Bring the names in `folder` to the disk."""
+    """Make the file names in `folder` durable."""
     with _opened(folder, os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)

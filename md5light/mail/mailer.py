@@ -24,14 +24,13 @@ from md5light.mail.smtp import Smtp
 
 
 def _ignore(step: str) -> None:
-    """Take no notice of a step."""
+    """Do nothing."""
 
 
 class Mailer:
-    """Delivers through the configured server, or into the Maildir where none is configured.
+    """Delivers through the configured server, or into the Maildir if none is configured.
 
-    One thread delivers, one mail after the other; the connection is kept for the next mail. `stop`
-    may be called from any thread.
+    Use it from one thread, except `stop`. The connection stays open for the next mail.
     """
 
     def __init__(self, config: SmtpConfig) -> None:
@@ -50,9 +49,9 @@ class Mailer:
         self._delivery.deliver(message, recipient, on_step)
 
     def close(self) -> None:
-        """End the connection in good order; the next mail opens another."""
+        """End the connection with a QUIT; the next mail opens another."""
         self._delivery.close()
 
     def stop(self) -> None:
-        """End a running delivery at once, and refuse each later one, with Stopped."""
+        """Make a running delivery, and each later one, raise Stopped at once."""
         self._delivery.stop()

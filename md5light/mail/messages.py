@@ -1,4 +1,4 @@
-"""What mails say."""
+"""The text of mails."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from md5light.finding import LABELS
 from md5light.job import Job, Mail
 from md5light.text import visible
 
-#: quoted-printable's lines have at most 76 characters (RFC 2045 section 6.7); Python makes them 78
+#: lines of quoted-printable have at most 76 characters (RFC 2045 section 6.7); Python's have 78
 POLICY = policy.SMTP.clone(max_line_length=76)
 
-#: what a subject does not show of a name that a stranger chose
+#: characters of a stranger's file name that a subject does not show
 UNSAFE = re.compile(r"[^A-Za-z0-9.+~-]+")
 
-#: characters of a name in a subject, at most, so that the header stays one line
+#: the longest name in a subject, in characters: the header must fit on one line
 NAME_LENGTH = 48
 
 
 class Report(NamedTuple):
-    """What the mail of an ended batch tells."""
+    """The content of the mail for an ended batch."""
 
     batch: Batch
     result: Result
-    #: the first lines that are not well, each with the reason
+    #: the first failed or mismatched lines, each with its reason
     bad_lines: tuple[str, ...]
-    #: gzip by the name of the file: the manifest and the bad lines, unless they are too large
+    #: gzip data by file name: the manifest and the bad lines, unless they are too large
     attachments: dict[str, bytes]
 
 
 def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
-    """Write the mail that tells how a job ended; `public_url` is where people reach the service.
+    """Write the mail about an ended job; `public_url` is the service's address for people.
 
-    It is the same to the byte at each attempt, so that a doubled one is recognised: its Message-ID
-    comes from the job's id, its Date is when the job ended (the moment the mail was complete, RFC
-    5322 section 3.6.1). What strangers chose is one line each in the text; of it, only a name in
-    safe characters reaches a header.
+    Every attempt makes the same bytes, so that a duplicate is recognised: the Message-ID comes from
+    the job's id, and the Date is the end of the job (when the mail was complete, RFC 5322 section
+    3.6.1). Each text that strangers chose takes one line; of these texts only a file name, in safe
+    characters, is used in a header.
     """
     job = mail.job
     assert job is not None  # noqa: S101 - a job whose mail is owed is not purged
@@ -67,9 +67,9 @@ def compose(mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
 
 
 def compose_report(report: Report, mail: Mail, config: SmtpConfig, public_url: str) -> EmailMessage:
-    """Write the mail that tells how a batch ended, as `compose` does.
+    """Write the mail about an ended batch, as `compose` does for a job.
 
-    Each end of a batch has its own Message-ID: a retry is told in a mail of its own.
+    Each end of a batch has its own Message-ID, since a retried batch ends again.
     """
     batch, counts = report.batch, report.result.counts
     ended = _moment(batch.finished_at)
@@ -92,13 +92,13 @@ def compose_report(report: Report, mail: Mail, config: SmtpConfig, public_url: s
     message["Message-ID"] = f"<{batch.mail_id}@{_domain(config)}>"
     for file, content in report.attachments.items():
         message.add_attachment(content, maintype="application", subtype="gzip", filename=file)
-    if report.attachments:  # else a random one is made at each attempt
+    if report.attachments:  # the default is random, so different at each attempt
         message.set_boundary(f"=_{batch.mail_id}")
     return message
 
 
 def compose_test(config: SmtpConfig, recipient: str) -> EmailMessage:
-    """Write a mail that says only that mails arrive."""
+    """Write the mail of `md5light mail test`."""
     lines = ["Mails from md5light arrive at this address.", "It was given to md5light mail test."]
     now = datetime.now(timezone.utc)
     return _message("md5light: test", lines, now, config, recipient)
@@ -145,7 +145,7 @@ def _failed(job: Job) -> list[str]:
 
 
 def _counts(report: Report) -> list[str]:
-    """Tell how many lines have each status; what no line has is left out, but for `hashed`."""
+    """List how many lines have each status; a count of 0 is omitted, except `hashed`."""
     counts, batch = report.result.counts, report.batch
     end = "was canceled" if batch.status == "canceled" else "has been worked through"
     shown = {"Lines": counts.total, "Hashed": counts.hashed}
@@ -219,9 +219,9 @@ def _message(
         message["Reply-To"] = _address(config.reply_to)
     message["Subject"] = subject
     message["Date"] = date
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: machines need not answer
-    # Quoted-printable carries a URL of any length; a line of SMTP ends at 998 octets (RFC 5321
-    # section 4.5.3.1.6).
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: programs must not reply
+    # Quoted-printable can carry a URL of any length; a line in SMTP has at most 998 octets (RFC
+    # 5321 section 4.5.3.1.6).
     message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
     return message
 
@@ -236,24 +236,24 @@ def _domain(config: SmtpConfig) -> str:
 
 
 def _contact(config: SmtpConfig) -> str:
-    """Name who can stop mails: each domain has a postmaster (RFC 5321 section 4.5.1)."""
+    """Return the address of somebody who can stop mails (postmaster: RFC 5321 section 4.5.1)."""
     if config.reply_to:
         return mailbox.parse(config.reply_to).address
     return f"postmaster@{_domain(config)}"
 
 
 def _name(job: Job) -> str:
-    """Name a file by the last part of its URL's path, else by the host."""
+    """Return a name for the file: the last part of its URL's path, or the host."""
     _, *parts = re.split(r"[?#]", job.url)[0].partition("://")[2].rstrip("/").split("/")
     return (_safe(urllib.parse.unquote(parts[-1])) if parts else "") or _safe(job.host)
 
 
 def _safe(text: str) -> str:
-    """Replace what could be taken for something else; empty when nothing readable is left."""
+    """Replace unsafe characters and shorten; empty when nothing readable is left."""
     name = UNSAFE.sub("_", text)
     if not re.search("[A-Za-z0-9]", name):
         return ""
     if len(name) > NAME_LENGTH:
         half = NAME_LENGTH // 2 - 2
-        name = f"{name[:half]}...{name[-half:]}"  # long names often differ at one end only
+        name = f"{name[:half]}...{name[-half:]}"  # both ends: long names often differ at one only
     return name

@@ -1,4 +1,4 @@
-"""The meaning of a mail server's replies: is a mail lost, late, or does the operator have to act?
+"""Classifies a mail server's replies: permanent, temporary, or a matter for the operator.
 
 A 4xx reply is temporary and a 5xx reply permanent (RFC 5321 section 4.2.1), but a 5xx reply that is
 not about this mail must not cost every mail in the outbox. So these are temporary, too, and raise
@@ -20,7 +20,7 @@ import re
 from md5light.errors import Failure, OperatorFailure, PermanentFailure, TemporaryFailure
 from md5light.text import visible
 
-#: status and text; smtplib's status is -1 where the line had none
+#: status and text; smtplib's status is -1 when the line has none
 Reply = tuple[int, bytes]
 
 #: an enhanced status code at the start of a text; some servers write a # before it
@@ -32,10 +32,10 @@ OPERATOR_CODES = re.compile(r"5\.(1\.[78]|3\.(?!4$)\d+|4\.5|5\.\d+|7\.\d+)")
 #: replies that ask for TLS or another login (RFC 3207 section 4, RFC 4954 section 6)
 LOGIN_STATUSES = {530, 534, 535, 538}
 
-#: replies that say without an enhanced status code what x.5.x says with it
+#: replies that mean the same as the enhanced status codes x.5.x
 PROTOCOL_STATUSES = {500, 502, 503, 504}
 
-#: what was asked when the recipient was known, so that a reply can be about this mail
+#: commands after the recipient is named: only their replies can be about this mail
 ABOUT_MAIL = ("recipient", "message")
 
 
@@ -44,7 +44,7 @@ def is_good(reply: Reply) -> bool:
 
 
 def refusal(reply: Reply, asked: str, code: str = "refused") -> Failure:
-    """Return the failure that a `reply` means which is not good; `asked` is what it answers."""
+    """Return the failure for a negative `reply`; `asked` names the command that it answers."""
     status, text = reply
     match = ENHANCED.match(text)
     enhanced = match[1].decode() if match else ""

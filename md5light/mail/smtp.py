@@ -26,22 +26,22 @@ EXCHANGE_TIMEOUTS = 4
 #: seconds to wait for the reply to QUIT, at most; no mail depends on it
 QUIT_SECONDS = 2.0
 
-#: look-ups of the server's name under way, at most; more than one only where resolvers are silent
+#: look-ups of the server's name at once; more than one only while name servers do not answer
 MAX_LOOKUPS = 4
 
 #: names of hosts that mail servers accept in EHLO
 HOST_NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
-#: what a silent server or one without TLS may be waiting for
+#: hints for a server that is silent or does not speak TLS on its port
 WANTS_TLS = " Port 465 usually wants [smtp] security = tls."
 WANTS_STARTTLS = " Ports 587 and 25 usually want [smtp] security = starttls."
 
 
 class Smtp:
-    """The configured mail server, with one session kept for many mails.
+    """The configured mail server, with one session for many mails.
 
-    One thread delivers; `stop` may be called from any. replies.py says what a refusal means; each
-    other failure is temporary.
+    Use it from one thread, except `stop`. The module `replies` classifies refusals; every other
+    failure is temporary.
     """
 
     def __init__(self, config: SmtpConfig) -> None:
@@ -74,12 +74,12 @@ class Smtp:
             with contextlib.suppress(OSError):
                 self._smtp.sock.settimeout(min(QUIT_SECONDS, self._config.timeout))
                 self._smtp.putcmd("QUIT")
-                self._smtp.sock.recv(1024)  # one read: a reply may come byte by byte, for ever
+                self._smtp.sock.recv(1024)  # one read: more could take endlessly many bytes
         self._drop()
 
     def stop(self) -> None:
-        """End a running exchange, and each later one, with Stopped."""
-        self._stopped = True  # before: an exchange that starts now sees it or is ended
+        """Make a running exchange, and each later one, raise Stopped."""
+        self._stopped = True  # first: an exchange that starts now either sees it or is ended
         self._interrupt.end(_stopped())
         self._deadlines.close()
 
@@ -96,7 +96,7 @@ class Smtp:
             with self._deadlines.watch(lambda: interrupt.end(late)):
                 yield
         except PermanentFailure:
-            raise  # about this mail, not about the session
+            raise  # the mail was refused, but the session can be used again
         except OSError as error:
             self._drop()
             interrupt.check()
@@ -110,12 +110,12 @@ class Smtp:
         self._on_step(step)
 
     def _session(self) -> smtplib.SMTP:
-        """Return a session that has accepted the sender: the kept one, or else a new one."""
+        """Return a session that has accepted the sender: the open one if it works, or a new one."""
         sender = self._config.sender_address
         if self._smtp and self._smtp.sock:
             with contextlib.suppress(OSError):
                 self._interrupt.hold(self._smtp.sock)
-                # RSET forgets a mail that was refused half-way.
+                # RSET discards a mail that was refused half-way.
                 if is_good(self._smtp.rset()) and is_good(self._smtp.mail(sender)):
                     return self._smtp
             self._drop()
@@ -131,8 +131,8 @@ class Smtp:
             self._smtp = None
 
     def _broken(self, error: OSError) -> TemporaryFailure:
-        """Return the failure that an error of the connection means."""
-        # smtplib hides a TimeoutError behind an error of its own.
+        """Return the failure for an error of the connection."""
+        # smtplib raises an error of its own in place of TimeoutError.
         if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
             code, message = "timed_out", "The mail server was silent for too long."
         else:
@@ -160,7 +160,7 @@ class Smtp:
             self._begin("TLS")
             _require(smtp.docmd("STARTTLS"), "STARTTLS", "tls_failed")
             self._start_tls(smtp, connection)
-            # What the server said before TLS does not count (RFC 3207 section 4.2).
+            # Replies from before TLS must be discarded (RFC 3207 section 4.2).
             _require(smtp.ehlo(), "EHLO")
         if self._config.username:
             self._begin("login")
@@ -179,7 +179,7 @@ class Smtp:
         return connection
 
     def _start_tls(self, smtp: smtplib.SMTP, connection: socket.socket) -> None:
-        smtp.file = None  # with it goes what came in plain text after the reply to STARTTLS
+        smtp.file = None  # discards plain text that followed the reply to STARTTLS
         try:
             smtp.sock = self._tls.start(connection, self._config.host, self._interrupt)
         except ssl.SSLError as error:
@@ -207,9 +207,9 @@ class Smtp:
 
 
 def unreachable(config: SmtpConfig, seconds: float) -> str:
-    """Tell what keeps a connection from the mail server; empty: nothing.
+    """Return why no connection to the mail server is possible; empty when one is.
 
-    The look-up of its name and the connection take `seconds` each, at most. Nothing is sent.
+    The look-up of its name and the connect may each take `seconds`. Nothing is sent.
     """
     interrupt = Interrupt()
     try:
@@ -230,7 +230,7 @@ def _look_up(
     def look_up() -> list[dial.AddressInfo]:
         try:
             return socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # the latter where the text can't be a name
+        except (OSError, UnicodeError):  # UnicodeError: the text can't be a host name
             problem = "The name of the mail server can't be looked up; see [smtp] host."
             raise TemporaryFailure("name_not_found", problem) from None
 
@@ -251,7 +251,7 @@ def _is_loopback(connection: socket.socket) -> bool:
 
 
 def _own_name(connection: socket.socket) -> str:
-    """Name this host for EHLO: by its full name, else by its address (RFC 5321 section 4.1.4)."""
+    """Return the name for EHLO: the host's full name, or its address (RFC 5321 section 4.1.4)."""
     name = socket.gethostname()  # not getfqdn, which asks DNS and may hang
     if HOST_NAME.fullmatch(name):
         return name
