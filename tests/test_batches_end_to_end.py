@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from md5light.queue.sweeps import PORTION
+from tests.child import Child
 from tests.origin import Origin, Peer
 from tests.service import Service, running
 from tests.waiting import wait_until
@@ -90,3 +91,52 @@ def test_the_end_is_found_within_two_seconds_of_the_last_line(
             last_line = max(line["finished_at"] for line in entries(service, batch_id))
             waited = found_at - datetime.fromisoformat(last_line[:-1])
             assert 0 <= waited.total_seconds() <= 2
+
+
+#: a worker between two beats, which answers each line with how often it has asked for ends
+BETWEEN_BEATS = """
+import os, sys, threading
+from md5light.config import load
+from md5light.queue import listen
+from md5light.queue.batches import Batches
+from md5light.signals import StopSignals
+from md5light.worker import Worker, leases
+
+asked, end_due = [], Batches.end_due
+Batches.end_due = lambda batches: asked.append(1) or end_due(batches)
+
+def answer():
+    for _ in sys.stdin:
+        print(len(asked))
+
+threading.Thread(target=answer, daemon=True).start()
+leases.BEAT_SECONDS = 3600.0
+config = load(sys.argv[1])
+Worker(config, "w", listen(config.queue.database)).run(StopSignals(), os.pipe()[0])
+"""
+
+
+def test_the_worker_of_the_last_line_finds_the_end_at_once(
+    tmp_path: Path, location: str, origin: Origin
+) -> None:
+    """It asks where no line follows, so neither for each line nor while the last one takes long."""
+    gate = origin.gate()
+    held = origin.serve("/held", lambda peer: gate.wait(30) and peer.reply(b"held"))
+    origin.serve("/file", b"alpha")
+    queue = {"database": location, "lease_seconds": 7200}
+    with Service(tmp_path, queue=queue, worker={"threads": 2}) as service:
+        service.start_server()
+        with Child(BETWEEN_BEATS, service.config) as worker:
+
+            def asked() -> int:
+                worker.tell()
+                return int(worker.line())
+
+            batch_id = submit(service, [held, *(origin.url(f"/file?{n}") for n in range(20))])
+            wait_until(lambda: batch(service, batch_id)["counts"]["hashed"] == 20)
+            at_first_beat_and_after_the_20 = 2
+            wait_until(lambda: asked() == at_first_beat_and_after_the_20)
+            assert batch(service, batch_id)["status"] == "running"
+            gate.set()
+            wait_until(lambda: batch(service, batch_id)["status"] == "done")
+            assert asked() == 3

@@ -141,6 +141,8 @@ class Downloads:
         status, following = settled
         state.shortage.succeed()
         self._report(job, status, outcome, now() - running.since)
+        if job.batch_id and status != "queued" and not following:
+            state.batch_may_end.set()
         return following
 
     def _register(self, job: Job) -> _Running:

@@ -88,7 +88,7 @@ class Worker:
         while not asked and state.at_work and not state.broken.is_set():
             asked = signals.wait(None, pool_alive) or signals.count > 0
         self._stop(threads)
-        state.ended.set()
+        state.end()
         chores.join(LAST_BEAT_SECONDS)
         if not any(thread.is_alive() for thread in (chores, *threads)):
             self._close()
@@ -132,12 +132,21 @@ class Worker:
         return chores
 
     def _do_chores(self) -> None:
-        while True:
+        while not self._state.ended.is_set():
             with self._state.watched():
                 for chore in self._chores:
                     chore.do_if_due()
-            if self._state.ended.wait(self._state.leases.beat_seconds):
+            self._end_batches_until(now() + self._state.leases.beat_seconds)
+
+    def _end_batches_until(self, beat_at: float) -> None:
+        """End batches as soon as a slot tells that one may end: a client waits for that."""
+        state = self._state
+        while (seconds := beat_at - now()) > 0 and state.batch_may_end.wait(seconds):
+            if state.ended.is_set():
                 return
+            state.batch_may_end.clear()
+            with state.watched():
+                self._mails.end_batches()
 
     def _renew(self) -> None:
         self._downloads.renew()

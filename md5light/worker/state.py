@@ -49,6 +49,8 @@ class State:
         self.broken = threading.Event()
         #: there may be a mail to send, or no more work that could add one
         self.mail_added = threading.Event()
+        #: the last line of a batch may be done, or no outcome is stored any more
+        self.batch_may_end = threading.Event()
         self.database_outage = Outage(
             log, "database_unavailable", "database_available", quiet_seconds=QUIET_SECONDS
         )
@@ -86,6 +88,10 @@ class State:
         self.stopping.set()
         self.mail_added.set()
         os.write(self._stop_write, b"\0")
+
+    def end(self) -> None:
+        self.ended.set()
+        self.batch_may_end.set()
 
     def break_off(self, signals: StopSignals) -> None:
         """End the process after an exception that a thread did not expect.
