@@ -1,4 +1,4 @@
-"""How a command ends: one line on what went wrong, and the exit code that stands for it."""
+"""The end of a command: one line about an error, and its exit code."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from collections.abc import Iterator
 
 from md5light.errors import ConfigError, Md5lightError, OutOfTime, Refused, Unreachable
 
-#: argparse's, too
+#: the same as argparse's
 EXIT_USAGE = 2
 
-#: other codes than 1, by the error; those above 2 are of sysexits.h
+#: exit codes other than 1, by the error; those above 2 come from sysexits.h
 CODES = {ConfigError: 78, Refused: EXIT_USAGE, Unreachable: 69, OutOfTime: 75}
 
-#: a shell's code for a command that SIGINT has ended
+#: the exit code of a command that SIGINT ended, as in shells
 EXIT_INTERRUPTED = 130
 
 
 @contextlib.contextmanager
 def reported(command: str) -> Iterator[None]:
-    """Say in one line what went wrong within, and exit with the code that stands for it."""
+    """Print an error of the block as one line, and exit with its code."""
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()  # here an error of writing is seen
+            sys.stdout.flush()  # raises errors of writing here
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except (Md5lightError, OSError) as error:
-        if isinstance(error, OSError):  # perhaps of standard output: it must not fail at the exit
+        if isinstance(error, OSError):  # perhaps of standard output: the exit must not flush it
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):  # nobody reads on, as with `| head`
+        if not isinstance(error, BrokenPipeError):  # the reader ended, e.g. `| head`
             for line in str(error).splitlines():
                 print(f"{command}: {line}", file=sys.stderr)
         sys.exit(code_of(error))
 
 
 def code_of(error: Exception) -> int:
-    """Return the exit code that stands for an error."""
+    """Return the exit code for an error."""
     return next((code for kind, code in CODES.items() if isinstance(error, kind)), 1)

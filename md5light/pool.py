@@ -1,4 +1,4 @@
-"""The pool: starts the worker processes, replaces the dead, and passes a stop on to the living."""
+"""The pool: starts worker processes, replaces those that died, and stops them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from md5light.worker import STOP_SECONDS, Worker
 
 log = Log(__name__)
 
-#: a worker that lived for so long did not die of its start
+#: a worker that dies earlier is taken to have failed at its start
 HEALTHY_SECONDS = 2.0
 
 #: the longest pause before a worker that keeps dying is replaced
 LONGEST_PAUSE_SECONDS = 30.0
 
-#: how long past its time a stopping worker is waited for before it is killed
+#: seconds beyond `shutdown_seconds` after which a stopping worker is killed
 PATIENCE_SECONDS = STOP_SECONDS + 3
 
-#: how long the workers that are killed then may take to end
+#: seconds that killed workers may take to end
 KILLING_SECONDS = 5.0
 
 STOP = {signal.SIGTERM, signal.SIGINT}
@@ -52,16 +52,16 @@ class _Child:
 
     number: int
     name: str = ""
-    #: None: there is none, or it has ended
+    #: None: not started, or ended
     process: ForkProcess | None = None
     exit_code: int = 0
     started_at: float = 0.0
     deaths_in_a_row: int = 0
-    #: when the next process is to be started; None: not at all, or there is one
+    #: when to start the next process; None: never, or one is running
     start_at: float | None = 0.0
 
     def has_ended(self) -> bool:
-        """Tell whether its process has ended since this was asked last, and take its exit code."""
+        """Tell whether its process has ended since the last call, and note its exit code."""
         if self.process is None or self.process.exitcode is None:
             return False
         self.exit_code = self.process.exitcode
@@ -70,11 +70,11 @@ class _Child:
         return True
 
     def send(self, number: signal.Signals) -> None:
-        if self.process and self.process.pid:  # not reaped yet, so the id is no other process's
+        if self.process and self.process.pid:  # not reaped yet, so the id is still its own
             os.kill(self.process.pid, number)
 
     def plan_start(self) -> None:
-        """Let the next process start at once, or after a pause when several died at their start."""
+        """Start the next process at once, or after a pause if several died at their start."""
         died_early = time.monotonic() - self.started_at < HEALTHY_SECONDS
         self.deaths_in_a_row = self.deaths_in_a_row + 1 if died_early else 0
         pause = 2.0 ** (self.deaths_in_a_row - 2) if self.deaths_in_a_row > 1 else 0.0
@@ -85,7 +85,7 @@ class Pool:
     """`processes` workers over one database; holds no connection to it while it forks."""
 
     def __init__(self, config: Config, *, burst: bool = False) -> None:
-        """Get ready; raises DatabaseError or OwnAddressesUnknown where workers could not work."""
+        """Open what the workers need; raises DatabaseError or OwnAddressesUnknown."""
         OwnAddresses()
         self._config = config
         self._burst = burst
@@ -126,7 +126,7 @@ class Pool:
         return in_order
 
     def _supervise(self) -> bool:
-        """Bury the dead and start what is to be started; False when there is nothing of both."""
+        """Handle ended workers and start those that are due; False if none runs or will start."""
         for child in self._children:
             if child.has_ended():
                 self._bury(child)
@@ -135,7 +135,7 @@ class Pool:
         return any(child.process or child.start_at is not None for child in self._children)
 
     def _tell_when_ready(self) -> None:
-        """Tell the service manager once every place has a worker that has opened its database."""
+        """Notify the service manager once every worker has opened its database."""
         with contextlib.suppress(BlockingIOError):
             self._begun += len(os.read(self._begun_read, 64))
             if self._begun >= len(self._children):
@@ -144,7 +144,7 @@ class Pool:
     def _start(self, child: _Child) -> None:
         child.name = f"{self._name}-{child.number}-{uuid.uuid4().hex[:4]}"
         child.started_at, child.start_at = time.monotonic(), None
-        # A signal that comes before the child has handlers of its own must wait for them.
+        # A signal must not reach the child before it has installed its own handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         try:
             child.process = _fork(self._live, child.name)
@@ -155,7 +155,7 @@ class Pool:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
     def _live(self, name: str) -> NoReturn:
-        """Be a worker: the whole life of a child, which runs no other code of the pool's."""
+        """Run a worker: the whole code of a child process."""
         exit_code = 1
         try:
             exit_code = self._work(name)
@@ -165,7 +165,7 @@ class Pool:
             os._exit(exit_code)
 
     def _work(self, name: str) -> int:
-        """Work to the end and return the exit code."""
+        """Run a worker until it ends; return the exit code."""
         os.close(self._alive_write)
         # A terminal's Ctrl-C and hang-up reach the children, too; the pool decides about them.
         signals = StopSignals(signal.SIGTERM)
@@ -180,7 +180,7 @@ class Pool:
         return 0 if worker.run(signals, self._alive_read) else 1
 
     def _bury(self, child: _Child) -> None:
-        """Give a dead child's claims back at once, and decide when it is replaced."""
+        """Free the claims of a worker that died, and plan its replacement."""
         if self._burst and child.exit_code == 0:
             return
         freed = self._free(child.name)
@@ -188,12 +188,12 @@ class Pool:
         child.plan_start()
 
     def _free(self, name: str) -> int:
-        """Give back what a dead worker had claimed; returns how many jobs and mails that were."""
+        """Free the claims of a worker that died; return how many jobs and mails that were."""
         try:
             database = open_database(self._config.queue.database, durable=False)
         except DatabaseError as error:
             self._database_outage.fail(reason=error)
-            return 0  # its claims run out with their lease
+            return 0  # its claims end with their leases
         try:
             Totals(database).deregister(name)
             mails = Outbox.configured(database, self._config).free(name)
@@ -216,13 +216,13 @@ class Pool:
         for child in self._children:
             child.send(signal.SIGKILL)
         if not self._wait_for_ends(KILLING_SECONDS, watchdog, hurried=False):
-            os._exit(1)  # multiprocessing would wait for it, although not even SIGKILL has ended it
+            os._exit(1)  # multiprocessing's exit would wait for a worker that SIGKILL does not end
         return in_order
 
     def _wait_for_ends(self, seconds: float, watchdog: Watchdog, *, hurried: bool) -> bool:
-        """Wait for all workers, and give back what those that died had claimed.
+        """Wait for all workers, and free the claims of those that died.
 
-        False when some are left after `seconds` or, if `hurried`, after a second stop signal.
+        False if some still run after `seconds` or, if `hurried`, after a second stop signal.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -242,13 +242,13 @@ class Pool:
 
 
 def _fork(work: Callable[[str], NoReturn], name: str) -> ForkProcess:
-    """Start a process; raises OSError when there can't be another, and leaves nothing open then."""
+    """Start a process; if it can't, it raises OSError and leaves no descriptor open."""
     process = multiprocessing.get_context("fork").Process(target=work, args=[name], name=name)
     before = _open_descriptors()
     try:
         process.start()
     except OSError:
-        # multiprocessing leaves the pipes open that it made for a process that it could not fork.
+        # multiprocessing does not close its pipes if the fork fails.
         for descriptor in _open_descriptors() - before:
             os.close(descriptor)
         raise
@@ -257,7 +257,7 @@ def _fork(work: Callable[[str], NoReturn], name: str) -> ForkProcess:
 
 def _open_descriptors() -> set[int]:
     descriptors = map(int, os.listdir("/proc/self/fd"))
-    return {number for number in descriptors if _is_open(number)}  # the list's own is closed
+    return {number for number in descriptors if _is_open(number)}  # without listdir's own
 
 
 def _is_open(descriptor: int) -> bool:
@@ -273,7 +273,7 @@ def _log_hangup() -> None:
 
 
 def _raise_descriptor_limit(needed: int) -> None:
-    """Let each process open the files and connections it needs, as far as the system allows."""
+    """Raise this process's limit of descriptors to `needed`, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:

@@ -1,4 +1,4 @@
-"""Reports: what the mail of an ended batch tells, gathered from the queue."""
+"""Reports: collects from the queue the content of the mail about an ended batch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from md5light.lists.writing import FORMS, write
 from md5light.mail.messages import Report
 from md5light.queue.batches import Batches
 
-#: bad lines that the text of a mail shows
+#: bad lines in the text of a mail
 SHOWN_LINES = 20
 
-#: characters that it shows of a URL
+#: characters of a URL in it
 SHOWN_CHARACTERS = 300
 
 
 def gather(batches: Batches, batch: Batch, attach_bytes: int) -> Report:
-    """Gather the report of an ended batch; each attachment has at most `attach_bytes`.
+    """Make the report of an ended batch; each attachment has at most `attach_bytes`.
 
-    It is the same to the byte at each attempt. Raises DatabaseUnavailable.
+    Every call makes the same bytes. Raises DatabaseUnavailable.
     """
     bad = list(batches.entries(batch.id, limit=SHOWN_LINES, statuses=NOT_WELL))
     attachments = {}
@@ -40,7 +40,7 @@ def _shown(entry: Entry) -> str:
 
 
 def _gzip(pieces: Iterable[bytes], most: int, time: int) -> bytes | None:
-    """Compress `pieces`; None where that makes more than `most` bytes."""
+    """Compress `pieces`; None if the result has more than `most` bytes."""
     compressed = io.BytesIO()
     with gzip.GzipFile("", "wb", fileobj=compressed, mtime=time) as file:
         for piece in pieces:

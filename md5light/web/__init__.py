@@ -1,1 +1,1 @@
-"""The HTTP API: what a request is, and what it is answered."""
+"""The HTTP API and the page."""

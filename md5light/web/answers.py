@@ -1,4 +1,4 @@
-"""Answers: what a request is answered with, before it is written as JSON or as a page."""
+"""Answers to requests, before they are rendered as JSON or as a page."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from md5light.download.urls import MAX_CHARACTERS
 from md5light.errors import Md5lightError
 from md5light.job import Job, describe
 
-#: bytes of a request's body: the longest URL with every character escaped (four bytes of UTF-8 take
-#: twelve), and room for the other fields
+#: bytes of a request's body: the longest URL with every character percent-encoded (four bytes of
+#: UTF-8 become twelve), and space for the other fields
 MAX_BODY_BYTES = 12 * MAX_CHARACTERS + 1536
 
-#: seconds after which a client may try again when the queue is full or the database out of reach
+#: Retry-After, in seconds, when the queue is full or the database is unavailable
 RETRY_AFTER_SECONDS = 5
 
-#: code and sentence of what the HTTP layer itself refuses
+#: codes and sentences of requests that the HTTP layer refuses
 ERRORS = {
     400: ("bad_request", "The request is malformed."),
     404: ("not_found", "There is nothing at this path."),
@@ -41,21 +41,21 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that is no error; `value` is a job, bytes, a file, or whatever JSON can hold."""
+    """A successful answer; `value` is a job, bytes, a file, or a value for JSON."""
 
     status: int
     value: Any
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-#: for any id that names no job, malformed ones included
+#: the answer for an id without a job, also a malformed one
 NOT_FOUND = Answer(404, {"status": "not found"})
 
 
 class Problem(Md5lightError):
     """A request is answered with an error; `code` is one of the documented codes of HTTP errors.
 
-    `retry_after` is in seconds; `details` stand beside code and message.
+    `retry_after` is in seconds; `details` are added to the code and the message.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ def too_many_lists() -> Problem:
 
 
 def to_json(value: object) -> bytes:
-    """Write `value` as the API does: keys sorted, no spaces, one line, UTF-8."""
+    """Encode `value` as the API does: sorted keys, no spaces, one line, UTF-8."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode() + b"\n"
 
 
 def error_body(code: str, message: str) -> bytes:
-    """Write the body of every error."""
+    """Encode the body of an error."""
     return to_json({"error": {"code": code, "message": message}})
 
 
@@ -106,7 +106,7 @@ def as_json(outcome: Answer | Problem) -> bottle.HTTPResponse:
 
 
 def as_json_body(outcome: Answer | Problem) -> Any:
-    """Return the body: bytes, or the file that the answer is."""
+    """Return the body: bytes, or the answer's file."""
     if isinstance(outcome, Problem):
         error = {"code": outcome.code, "message": outcome.message, **outcome.details}
         return to_json({"error": error})

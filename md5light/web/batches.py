@@ -1,4 +1,4 @@
-"""Batches over HTTP: a list is taken, and asked for, canceled and retried as a whole."""
+"""Batches over HTTP: submitting a list, and showing, canceling and retrying it as a whole."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from md5light.web.uploads import Upload
 
 log = Log(__name__)
 
-#: bad lines that an answer shows
+#: bad lines listed in an answer
 SHOWN_LINES = 100
 
 #: characters of an Idempotency-Key
@@ -38,7 +38,7 @@ MAX_KEY_CHARACTERS = 255
 
 
 class BatchAPI:
-    """One method a route; each returns an answer, or raises a Problem or what becomes one."""
+    """One method for each route; it returns an answer, or raises an error that becomes one."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class BatchAPI:
         return describe(batch, self._batches.result(batch))
 
     def _take(self, upload: Upload, client: str, key: str | None, fingerprint: str | None) -> Batch:
-        """Store a list, and return its batch once every line is on the disk."""
+        """Store a list; return its batch when every line is on the disk."""
         email = upload.email
         if email:
             email = check_address(email, local_domains=self._local_domains)
@@ -167,13 +167,13 @@ class BatchAPI:
             raise
 
     def _discard(self, batch_id: str) -> None:
-        # Without a database it is discarded as those are whose server died.
+        # Without a database it is discarded later, as are those of a server that died.
         with contextlib.suppress(DatabaseUnavailable):
             self._batches.discard(batch_id)
 
 
 class _Lines:
-    """The lines of a list as they are stored; bad ones are kept, or counted and refused."""
+    """The lines of a list for the database; bad ones are kept, or counted and refused."""
 
     def __init__(
         self, listed: Reading, check: Callable[[str], urls.URL], *, keep_bad: bool
@@ -182,7 +182,7 @@ class _Lines:
         self._check = check
         self._keep_bad = keep_bad
         self._count = 0
-        #: how many bad lines there are that are not kept
+        #: the number of bad lines that are not kept
         self.refused = 0
         self._shown: list[dict[str, object]] = []
 
@@ -223,9 +223,10 @@ class _Lines:
 
 
 def _url_check(guard: Guard) -> Callable[[str], urls.URL]:
-    """Return the check that /submit makes of a URL, which remembers the latest.
+    """Return /submit's check of a URL, with a cache.
 
-    Those of a list are of few hosts, and each is asked for twice: by the reading, and for its host.
+    The URLs of a list have few hosts, and each URL is checked twice: while reading, and for its
+    host.
     """
 
     @functools.lru_cache(PORTION)

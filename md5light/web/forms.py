@@ -1,4 +1,4 @@
-"""The fields of a request: of its query, or of its body in any of the three forms it may have."""
+"""The fields of a request: from its query, or from its body in one of three forms."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ SUBMISSION = ("url", "email", "digests", *EXPECTABLE)
 
 FORM = "application/x-www-form-urlencoded"
 
-#: how most unknown parameters of a submission come about
+#: the usual cause of an unknown parameter in a submission
 NOT_ENCODED = '; was the URL not encoded? curl --data-urlencode "url=…" does it'
 
-#: a host with a dot in its name or a port behind it, where a scheme would be
+#: a URL without a scheme: it begins with a host that has a dot or a port
 WITHOUT_SCHEME = re.compile(
     r"(?:(?:[^\s:/?#@.]+\.)+[^\s:/?#@.]+(?::[0-9]+)?|[^\s:/?#@]+:[0-9]+)(?:[/?#].*)?", re.DOTALL
 )
 
-#: characters of an unknown name that a message repeats
+#: characters of an unknown name that a message shows
 SHOWN_CHARACTERS = 100
 
-#: names and values in their order; a value may be no text, such as a file or a number of JSON
+#: names and values in their order; a value may be other than text: a file, or a number in JSON
 Fields = list[tuple[str, object]]
 
 
 def submission(request: bottle.BaseRequest) -> dict[str, str]:
-    """Read the parameters of a submission from the body; all that are in it are known and are text.
+    """Return the parameters of a submission in the body; raises Refused or Problem.
 
-    Raises Refused or Problem.
+    An unknown parameter and a value that is not text are refused.
     """
     media_type, fields = _body_fields(request)
     for name, _ in fields:
@@ -57,20 +57,20 @@ def query(request: bottle.BaseRequest, name: str) -> str:
 
 
 def required(fields: dict[str, str], name: str) -> str:
-    """Return the field `name`; raises Refused where it is missing or empty."""
+    """Return the field `name`; raises Refused if it is missing or empty."""
     if not fields.get(name):
         raise Refused("missing_parameter", f"`{name}` is missing.")
     return fields[name]
 
 
 def completed(url: str) -> str:
-    """Return a URL as a person types or pastes it with the blanks gone and the scheme added."""
+    """Return a URL that a person has typed or pasted, without blanks and with a scheme."""
     url = url.strip()
     return f"https://{url}" if WITHOUT_SCHEME.fullmatch(url) else url
 
 
 def wanted(fields: dict[str, str]) -> Wanted:
-    """Read what is to be found out beside the MD5, and what is expected. Raises Refused."""
+    """Return the further digests and the expected values that `fields` name. Raises Refused."""
     expected: dict[str, int | str] = {}
     for name in EXPECTABLE:
         try:
@@ -83,7 +83,7 @@ def wanted(fields: dict[str, str]) -> Wanted:
 
 
 def algorithms(text: str) -> list[str]:
-    """Read names of digests, separated by spaces or commas; raises Refused("invalid_digests")."""
+    """Parse names of digests, separated by spaces or commas; raises Refused("invalid_digests")."""
     names = []
     for spelling in text.replace(",", " ").split():
         name = digests.algorithm_of(spelling)
@@ -175,7 +175,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _check_spaces(texts: Iterable[tuple[str, str]]) -> None:
-    """Refuse a space within a value that has none: a plus sign is read as one."""
+    """Refuse a space inside a value: it may be a plus sign that was not percent-encoded."""
     for name, value in texts:
         if " " in value.strip() and name != "digests":
             message = (

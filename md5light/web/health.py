@@ -11,18 +11,18 @@ from md5light.queue.totals import Snapshot, Totals
 
 log = Log(__name__)
 
-#: seconds between two looks; in an outage of the database
+#: seconds between two checks, and those during an outage of the database
 LOOK_SECONDS = 5.0
 OUTAGE_LOOK_SECONDS = 1.0
 
-#: seconds that a job waits before a missing worker is worth a warning
+#: seconds that a job waits before the lack of a worker causes a warning
 WAIT_SECONDS = 10.0
 
 NO_WORKER = "no worker is running"
 
 
 def lacks_worker(snapshot: Snapshot) -> bool:
-    """Tell whether jobs wait, and no worker has given a sign of life."""
+    """Tell whether jobs wait and no worker has sent a heartbeat."""
     waits = (
         snapshot.oldest_waiting_seconds >= WAIT_SECONDS
         or "running" in snapshot.unfinished
@@ -40,14 +40,14 @@ class Health:
         self._outage = Outage(log, "database_unavailable", "database_available")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="health", daemon=True)
-        #: jobs wait although no worker runs
+        #: whether jobs wait although no worker runs
         self.no_worker = False
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self, seconds: float) -> bool:
-        """End the thread; False where it still waits for the database after `seconds`."""
+        """End the thread; False if it still waits for the database after `seconds`."""
         self._ended.set()
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -57,7 +57,7 @@ class Health:
         self._outage.fail(reason=reason)
 
     def look(self) -> None:
-        """Look once: in an outage at the database, then at the workers."""
+        """Check once: the database if there is an outage, then the workers."""
         try:
             if self._outage.lasts:
                 self._queue.probe()
@@ -68,7 +68,7 @@ class Health:
 
     def _look_at_workers(self) -> None:
         before, workers = self.no_worker, self._totals.workers_alive()
-        # The snapshot counts all unfinished jobs, so it is read only where no worker is alive.
+        # The snapshot counts all unfinished jobs, so it is read only if no worker is alive.
         self.no_worker = not workers and lacks_worker(self._totals.snapshot())
         if self.no_worker and not before:
             log.warning("no_worker", reason=NO_WORKER)
@@ -80,7 +80,7 @@ class Health:
             try:
                 self.look()
             except Exception:
-                log.exception("health_failed")  # the server goes on, and so does the next look
+                log.exception("health_failed")  # the server continues, and so do these checks
 
     def _pause(self) -> float:
         return OUTAGE_LOOK_SECONDS if self._outage.lasts else LOOK_SECONDS

@@ -1,4 +1,4 @@
-"""Manifests: the options of the request, and the file that is sent."""
+"""Requests for manifests: their options, and the file that answers them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from md5light.lists import writing
 from md5light.web import forms
 from md5light.web.answers import RETRY_AFTER_SECONDS, Answer, Problem
 
-#: statuses of lines that may be asked for
+#: statuses of lines that a request may select
 STATUSES = ("waiting", "running", "hashed", "matched", "mismatched", "failed", "canceled")
 
 OPTIONS = ("format", "names", "status", "after", "limit", "partial")
 
-#: characters of a batch's name in that of the file
+#: characters of a batch's name in the name of the file
 MAX_NAME_CHARACTERS = 60
 
 
 class Options(NamedTuple):
-    """What is asked for."""
+    """The options of a request."""
 
     format: str = "ndjson"
     names: str = "url"
@@ -56,26 +56,26 @@ def options(query: str) -> Options:
 
 
 def etag(batch: Batch, asked: Options) -> str:
-    """Return what stands for the bytes of an ended batch's manifest (RFC 9110, 8.8.3)."""
+    """Return the entity tag of an ended batch's manifest (RFC 9110, 8.8.3)."""
     source = repr((__version__, batch.id, batch.ends, batch.finished_at, asked))
     return f'"{hashlib.sha256(source.encode()).hexdigest()[:32]}"'
 
 
 def is_known(etag: str, if_none_match: str) -> bool:
-    """Tell whether the client has the manifest already (RFC 9110, 13.1.2)."""
+    """Tell whether the client already has the manifest (RFC 9110, 13.1.2)."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return "*" in tags or etag in tags
 
 
 def headers(batch: Batch, asked: Options) -> dict[str, str]:
-    """Return the headers that a manifest has whether it is sent or known; it may be retried."""
+    """Return the headers of both the manifest and a 304; a retry changes an ended batch."""
     if not batch.ended:
         return {"Cache-Control": "no-store"}
     return {"Cache-Control": "private, no-cache", "ETag": etag(batch, asked)}
 
 
 def answer(pieces: Iterable[bytes], batch: Batch, asked: Options) -> Answer:
-    """Write the manifest to a file without a name, which is sent without holding a thread."""
+    """Write the manifest to an unnamed file, which the server sends without holding a thread."""
     form = writing.FORMS[asked.format]
     file = _written(pieces)
     size = file.tell()
@@ -90,7 +90,7 @@ def answer(pieces: Iterable[bytes], batch: Batch, asked: Options) -> Answer:
 
 
 def file_name(batch: Batch) -> str:
-    """Name a file after the batch, in characters that are safe everywhere."""
+    """Return a file name made from the batch's name, in characters that are safe everywhere."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", batch.name or "").strip("-")[:MAX_NAME_CHARACTERS]
     return name or batch.id
 

@@ -119,12 +119,12 @@ def _mails(mails: dict[str, int]) -> list[Sample]:
 
 
 def _durations(snapshot: Snapshot) -> list[str]:
-    """Write the histogram, whose buckets hold all that are not longer."""
+    """Write the histogram; each bucket counts all durations up to its bound."""
     name, sofar, samples = "job_duration_seconds", 0, []
     for end in (*BUCKETS, math.inf):
         sofar += snapshot.durations.get(end, 0)
         samples.append((f'_bucket{{le="{_number(end)}"}}', float(sofar)))
-    # Where the clock was set back, a job may seem to have ended before it came.
+    # After the clock was set back, a job may seem to have ended before its submission.
     samples += [("_sum", max(0.0, snapshot.duration_seconds)), ("_count", sofar)]
     return _family(name, "histogram", "Time from submission to the end of a job.", samples)
 

@@ -1,6 +1,6 @@
-"""What every request goes through: its client and id, the access log, security headers, and errors.
+"""Middleware: the client's address, request ids, the access log, security headers, and errors.
 
-Also the check that no page of another site made a browser send the request.
+Also the check that no page of another site made a browser send the request (CSRF).
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
 WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-#: what a client or a proxy may give a request as its id
+#: the form of a request id that a client or a proxy may send
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 #: an address with its port, as some proxies write it; an IPv6 address in brackets
 ADDRESS_AND_PORT = re.compile(r"\[(.+)\](?::\d+)?|([^:]+):\d+")
 
-#: proxies in a row whose addresses are looked at
+#: entries of X-Forwarded-For that are read, from its end
 MAX_PROXIES = 16
 
-#: characters of a header's value that are put into a client's address, a message or the log
+#: characters of a header's value that are kept in a client's address, a message or the log
 MAX_SHOWN = 200
 
 #: characters of a path or a method in the log
 MAX_LOGGED = 2000
 
-#: where the answer itself does not set them
+#: added unless the answer sets them itself
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
-#: `Sec-Fetch-Site` of a form on our own page, and of what a person started by hand
+#: `Sec-Fetch-Site` of a form on the service's own page, and of a request that a person typed
 OWN_SITE = ("same-origin", "none")
 
-#: how waitress names the peer of a Unix socket
+#: waitress' name for the peer of a Unix socket
 UNIX_PEER = "localhost"
 
 
 def behind(proxies: Sequence[Network], app: WSGI) -> WSGI:
-    """Wrap `app` so that a request that comes through `proxies` tells of its client, not of them.
+    """Wrap `app` so that a request through `proxies` has the address of its client, not theirs.
 
-    The client is the last entry of X-Forwarded-For that is none of `proxies`: what stands before it
-    came with the request. Of X-Forwarded-Host and X-Forwarded-Proto the last entry counts. Whoever
-    may open a Unix socket counts as a proxy where there are any.
+    The client is the last entry of X-Forwarded-For that is not one of `proxies`: the client itself
+    may have sent the entries before it. Of X-Forwarded-Host and X-Forwarded-Proto the last entry
+    counts. With any `proxies`, the peer of a Unix socket counts as one.
     """
 
     def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -91,25 +91,25 @@ def _last(header: str) -> str:
 
 
 def _unmapped(address: str) -> str:
-    """Write ::ffff:192.0.2.1, as a socket for both families has it, as 192.0.2.1."""
+    """Return 192.0.2.1 for ::ffff:192.0.2.1, the form that a socket for both families has."""
     return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
 def _is_in(address: str, networks: Sequence[Network]) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
-    except ValueError:  # no address at all, such as `unknown`
+    except ValueError:  # not an address, e.g. `unknown`
         return False
     return any(parsed in network for network in networks)
 
 
 def refuse_other_sites(environ: Mapping[str, Any], base_url: str) -> None:
-    """Raise Problem where a page of another site made a browser send this request.
+    """Raise Problem if a page of another site made a browser send this request.
 
-    Browsers name the site in `Sec-Fetch-Site`, or, where the connection is not encrypted, in
-    `Origin` alone; who sends neither is no browser. A proxy may have changed `Host`, so `base_url`
-    counts as our own, too. Where it is set, another name in `Host` does not: it may be a name of
-    the other site that leads to this machine (DNS rebinding).
+    Browsers send `Sec-Fetch-Site`, or only `Origin` over an unencrypted connection; a client that
+    sends neither is not a browser. `base_url` counts as the service's own site, since a proxy may
+    have changed `Host`. If it is set, another name in `Host` does not count: it may be a name of
+    the other site that resolves to this machine (DNS rebinding).
     """
     site, origin = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN")
     if not site and origin is None:
@@ -135,13 +135,13 @@ def _cross_site(*headers: str | None, base_url: str) -> Problem:
 
 
 def _authority(url: str) -> str:
-    """Return host and port of a URL or of a Host header, without the usual ports."""
+    """Return host and port of a URL or of a Host header, without the default ports."""
     netloc = url.rpartition("://")[2].partition("/")[0].lower()
     return re.sub(r":(80|443)\Z", "", netloc)
 
 
 def _is_name(authority: str) -> bool:
-    """Tell whether the host is a name that anybody's name servers may answer for."""
+    """Tell whether the host is a name that somebody else's name servers may resolve."""
     host = re.sub(r":[0-9]*\Z", "", authority).strip("[]")
     if host == "localhost" or host.endswith(".localhost"):
         return False
@@ -153,9 +153,9 @@ def _is_name(authority: str) -> bool:
 
 
 def observed(app: WSGI) -> WSGI:
-    """Wrap `app` so that each request has an id and a line in the log, and no answer a traceback.
+    """Wrap `app`: each request gets an id and a line in the log, an exception becomes a 500.
 
-    The log holds the path without its query, which may be a secret.
+    The log has the path without its query, which may be secret.
     """
 
     def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -192,7 +192,7 @@ def _answered(app: WSGI, environ: Environ, start: StartResponse) -> Iterable[byt
 
 
 def _log_access(environ: Environ, status: int, seconds: float) -> None:
-    """Log a request; reading that succeeds is the usual thing, and worth a line at `debug` only."""
+    """Log a request: at `debug` if it only reads and succeeds, else at `info`."""
     usual = environ["REQUEST_METHOD"] in ("GET", "HEAD") and 200 <= status < 400
     client = environ.get("REMOTE_ADDR", "")
     token = {"token": environ["REMOTE_USER"]} if "REMOTE_USER" in environ else {}

@@ -1,4 +1,4 @@
-"""Pacing: of the threads that compute for seconds, one at a time competes with other requests."""
+"""Pacing: only one at a time of the threads with seconds of work competes with other requests."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: seconds between two pieces of work, in which threads that wait for the interpreter get it
+#: seconds between two pieces of work, during which other threads get the interpreter lock
 PAUSE_SECONDS = 0.001
 
 
 class Pacing:
     """Shared by the threads that read lists and write manifests.
 
-    All threads share one core and one interpreter lock, which a thread that computes gives up only
-    every 5 ms. With four of them each step of another request would wait four times as long.
+    A thread that computes gives up the interpreter lock only every 5 ms. With four such threads
+    each step of another request would wait four times as long as with one.
     """
 
     def __init__(self) -> None:
         self._place = threading.Lock()
 
     def each(self, pieces: Iterable[T]) -> Iterator[T]:
-        """Yield each of `pieces`, which is computed while no other thread computes one."""
+        """Yield `pieces`; each is computed while no other thread computes one."""
         remaining = iter(pieces)
         while True:
             with self._place:

@@ -1,4 +1,4 @@
-"""The sockets that the server listens on: handed over by a service manager, or opened here."""
+"""The sockets that the server listens on: passed by a service manager, or opened here."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from md5light.notify import passed_sockets
 
 log = Log(__name__)
 
-#: what a host begins with that is the path of a Unix socket
+#: the prefix of a host that is the path of a Unix socket
 UNIX = "unix:"
 
 #: connections that may wait to be accepted
 BACKLOG = 1024
 
-#: ports that are tried for one that is free at every address of a name
+#: ports to try until one is free at every address of a name
 FREE_PORT_TRIES = 20
 
-#: A Unix socket is open to the service's user, and to the group that its folder gives it.
+#: a Unix socket is accessible to the service's user and to the group of the socket
 UNIX_UMASK = 0o117
 
-#: seconds until another server must have accepted, where one listens on a Unix socket
+#: seconds within which another server on a Unix socket must accept
 CONNECT_SECONDS = 1.0
 
 #: family and address of a socket, as bind() takes them
@@ -37,9 +37,9 @@ Address = tuple[int, tuple[Any, ...]]
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return the sockets that the service manager passed, else those for `host` and `port`.
+    """Return the sockets that the service manager passed, or open those for `host` and `port`.
 
-    Raises ListenError where there is none.
+    Raises ListenError if there is none.
     """
     passed = passed_sockets()
     for each in passed:
@@ -52,7 +52,7 @@ def listening_sockets(host: str, port: int) -> list[socket.socket]:
 
 
 def url_of(listening: socket.socket) -> str:
-    """Write where clients reach a socket."""
+    """Return the URL of a socket for clients."""
     name = listening.getsockname()
     if listening.family == socket.AF_UNIX:
         return f"{UNIX}{os.fsdecode(name)}"
@@ -63,7 +63,7 @@ def url_of(listening: socket.socket) -> str:
 
 
 def _internet(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of `host` that can be had, all on one port."""
+    """Listen on every available address of `host`, all on one port."""
     addresses = _addresses(host, port)
     for _ in range(FREE_PORT_TRIES):
         sockets, failures = _bound(addresses)
@@ -80,19 +80,19 @@ def _internet(host: str, port: int) -> list[socket.socket]:
 
 
 def _addresses(host: str, port: int) -> list[Address]:
-    """Look `host` up, each address once; `::` means every address of the machine, IPv4 as well."""
+    """Return the addresses of `host`, each once; `::` includes all IPv4 addresses."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise _failed(http_url(host, port), error) from None
     addresses = [(family, address) for family, _, _, _, address in found]
     if addresses[0][1][0] == "::":
-        addresses.append((socket.AF_INET, ("0.0.0.0", port)))  # noqa: S104 - what `::` asks for
+        addresses.append((socket.AF_INET, ("0.0.0.0", port)))  # noqa: S104 - `::` means it
     return list(dict.fromkeys(addresses))
 
 
 def _bound(addresses: Iterable[Address]) -> tuple[list[socket.socket], list[tuple[str, OSError]]]:
-    """Bind each of `addresses` that can be bound, all to the port that the first one got."""
+    """Bind those of `addresses` that are available, all to the port of the first one."""
     sockets: list[socket.socket] = []
     failures = []
     for family, (host, port, *scope) in addresses:
@@ -109,7 +109,7 @@ def _bound(addresses: Iterable[Address]) -> tuple[list[socket.socket], list[tupl
 
 
 def _unix(path: str) -> socket.socket:
-    """Listen at `path`, in the place of a socket that nobody listens on any more."""
+    """Listen at `path`; replaces a socket file that no server uses any more."""
     listening = socket.socket(socket.AF_UNIX)
     before = os.umask(UNIX_UMASK)
     try:
@@ -125,10 +125,10 @@ def _unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket that a server which did not end in order has left behind."""
+    """Remove the socket file of a server that was killed."""
     with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as client:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return  # bind() says that it is in use
+            return  # bind() will report that it is in use
         client.settimeout(CONNECT_SECONDS)
         try:
             client.connect(path)
@@ -144,7 +144,7 @@ def _failed(url: str, error: OSError) -> ListenError:
 
 
 def _reason(error: OSError) -> str:
-    """Return the system's words; create_server() repeats the address in its own."""
-    if error.errno and error.errno > 0:  # that of a name which isn't found is none of the system's
+    """Return the system's message; that of create_server() repeats the address."""
+    if error.errno and error.errno > 0:  # getaddrinfo's numbers are negative
         return os.strerror(error.errno)
     return error.strerror or str(error)

@@ -1,8 +1,8 @@
-"""Tokens: who may submit, and the client that a request counts for.
+"""Tokens: they permit requests, and their names identify clients.
 
 [server] tokens_file has a line for each token: its name, a colon, and the SHA-256 of the token in
-hexadecimal. A client sends the token itself, as a bearer (RFC 6750) or as the password of HTTP
-Basic with the token's name as the user (RFC 7617).
+hexadecimal. A client sends the token as a bearer token (RFC 6750), or as the password of HTTP Basic
+with the token's name as the user (RFC 7617).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ log = Log(__name__)
 #: the challenge of a 401, which makes browsers ask for a name and a password
 CHALLENGE = 'Basic realm="md5light"'
 
-#: what a name may be: one word, which is no comment and has no colon
+#: a token's name: one word without a colon that does not begin a comment
 NAME = re.compile(r"[^\s:#][^\s:]{0,63}")
 
 LINE = re.compile(rf"({NAME.pattern}):([0-9A-Fa-f]{{64}})")
 
-#: wrong tokens from one address within `WINDOW_SECONDS`, after which it has to wait
+#: after so many wrong tokens within `WINDOW_SECONDS` an address has to wait
 MAX_FAILURES = 10
 WINDOW_SECONDS = 60.0
 
@@ -54,14 +54,14 @@ class Token(NamedTuple):
 
 
 class TokenFile:
-    """The file that `tokens_file` names; it is read at each use, so a change counts at once."""
+    """The file that `tokens_file` names; it is read at each use, so a change applies at once."""
 
     def __init__(self, config: Config) -> None:
         self.path = Path(config.server.tokens_file)
         self._source = config.sources.get(("server", "tokens_file"), "environment")
 
     def read(self) -> list[Token]:
-        """Return the tokens; raises ConfigError where the file is missing or malformed."""
+        """Return the tokens; raises ConfigError if the file is missing or malformed."""
         try:
             lines = self.path.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
@@ -78,21 +78,21 @@ class TokenFile:
         return list(tokens.values())
 
     def wrong(self, problem: str) -> ConfigError:
-        """Say in one line what is wrong with the file."""
+        """Return an error of one line about the file."""
         return ConfigError(f"{self._source}: [server] tokens_file = {self.path}: {problem}")
 
     def _parsed(self, number: int, line: str) -> Token:
         match = LINE.fullmatch(line.strip())
-        if not match or not is_name(match[1]):  # the line may hold a token: it is not repeated
+        if not match or not is_name(match[1]):  # the line is not shown: it may contain a token
             raise self.wrong(f"line {number}: is not NAME:SHA-256 of the token")
         return Token(match[1], bytes.fromhex(match[2]))
 
 
 class Tokens:
-    """Checks that requests carry a token; addresses with many wrong ones have to wait.
+    """Checks the tokens of requests; addresses that sent many wrong ones have to wait.
 
-    It is made with a file that can be read; raises ConfigError else. Where the file can't be read
-    later, nobody is let in.
+    Creating it raises ConfigError if the file can't be read. If it can't be read later, every
+    request is refused.
     """
 
     def __init__(self, file: TokenFile, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,9 +102,9 @@ class Tokens:
         self._outage = Outage(log, "tokens_unavailable", "tokens_available")
 
     def check(self, environ: dict[str, Any]) -> None:
-        """Name the token's owner as the request's user (REMOTE_USER); raises Problem without one.
+        """Set the token's name as the request's user (REMOTE_USER); raises Problem without one.
 
-        A request without any credentials is no failure: a browser sends none at first.
+        A request without credentials does not count as a wrong token: browsers first send none.
         """
         sent = environ.get("HTTP_AUTHORIZATION", "")
         if not sent:
@@ -134,7 +134,7 @@ class Tokens:
 
 
 class _Failures:
-    """When the latest wrong tokens came, by address; the addresses that failed last are kept."""
+    """The times of the latest wrong tokens by address, of the addresses that failed last."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -142,7 +142,7 @@ class _Failures:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def seconds_to_wait(self, address: str) -> float:
-        """Return how long this address must wait; 0: not at all."""
+        """Return how long this address must wait, 0 if it need not."""
         with self._changing:
             times = self._times.get(address)
             if not times or len(times) < MAX_FAILURES:
@@ -150,7 +150,7 @@ class _Failures:
             return max(0.0, times[0] + WINDOW_SECONDS - self._clock())
 
     def add(self, address: str) -> bool:
-        """Count a wrong token; True where the address has to wait from now on."""
+        """Count a wrong token; True if the address has to wait from now on."""
         with self._changing:
             times = self._times.setdefault(address, deque(maxlen=MAX_FAILURES))
             times.append(self._clock())
@@ -172,7 +172,7 @@ def is_token(line: str) -> bool:
 
 
 def digest(token: bytes) -> bytes:
-    """Return what the file keeps of a token: random ones need no slower hash."""
+    """Return the SHA-256 for the file: tokens are random, so they need no slower hash."""
     return hashlib.sha256(token).digest()
 
 
@@ -202,9 +202,9 @@ def _owner(tokens: list[Token], name: str | None, token: bytes) -> str | None:
 
 
 def _credentials(header: str) -> tuple[str | None, bytes]:
-    """Return name (None for a bearer) and token that an Authorization header holds.
+    """Return the name (None with Bearer) and the token in an Authorization header.
 
-    What is malformed is no token of anybody's.
+    A malformed header yields an empty name, which no token has.
     """
     scheme, _, value = header.partition(" ")
     value = value.strip()
@@ -220,7 +220,7 @@ def _credentials(header: str) -> tuple[str | None, bytes]:
 
 
 def _text(user: bytes) -> str:
-    """Read the user's name, which browsers write in UTF-8, some programs in Latin-1."""
+    """Decode the user's name, which browsers send in UTF-8 and some programs in Latin-1."""
     try:
         text = user.decode()
     except UnicodeDecodeError:

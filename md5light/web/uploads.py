@@ -1,7 +1,7 @@
-"""What POST /batches brings: a list in one of the forms that a body may have, and its options.
+"""The body of POST /batches: the list, in one of several forms, and its options.
 
-The list is not held in memory. It stays where the server has put the body, a file without a name if
-it is large, and is read from there in pieces.
+The list is not kept in memory. The server stores a large body in an unnamed file, from which the
+list is read in pieces.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MAX_NAME_CHARACTERS = 200
 #: bytes that are read or searched at once
 CHUNK_BYTES = 64 * 1024
 
-#: bytes of JSON that are searched at once: longer than any line may be
+#: bytes of JSON that are searched at once: more than the longest line
 STEP_BYTES = 256 * 1024
 
-#: bytes of the headers of a part, and of the value of an option
+#: the most bytes of a part's headers, and of an option's value
 MAX_FIELD_BYTES = 16 * 1024
 
 #: the beginning of a JSON object; some programs put a byte order mark before it
@@ -41,12 +41,12 @@ _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _KEY = re.compile(rb"[ \t\r\n]*(" + _STRING + rb")[ \t\r\n]*:[ \t\r\n]*", re.DOTALL)
 _SCALAR = re.compile(_STRING + rb"|[-+.\w]+", re.DOTALL)
-#: what may stand before the next bracket
+#: text before the next bracket
 _FLAT = re.compile(rb'(?:[^"\[\]{}]+|' + _STRING + rb"){0,1000}", re.DOTALL)
 _COMMA = re.compile(rb"[ \t\r\n]*,")
 _END = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
 
-Text = Any  # bytes or mmap.mmap: both have find, slices and what a pattern searches
+Text = Any  # bytes or mmap.mmap: both have find and slices, and patterns can search them
 
 
 class Excerpt(NamedTuple):
@@ -70,16 +70,16 @@ class Upload(NamedTuple):
     list: Excerpt
     format: str = "auto"
     base: str | None = None
-    #: algorithms beside MD5
+    #: algorithms in addition to MD5
     digests: tuple[str, ...] = ()
     #: a label
     name: str | None = None
-    #: as it was given
+    #: as it was sent, not checked yet
     email: str | None = None
     skip_invalid: bool = False
 
     def fingerprint(self) -> str:
-        """Return a text that is equal for equal lists with equal options alone."""
+        """Return a text that is the same only for the same list with the same options."""
         options = json.dumps(self[1:]).encode()
         digest = hashlib.sha256(hashlib.sha256(options).digest())
         for chunk in self.list.chunks():
@@ -88,7 +88,7 @@ class Upload(NamedTuple):
 
 
 def receive(environ: Mapping[str, Any], max_bytes: int) -> Upload:
-    """Find list and options in a request. Raises Refused or Problem."""
+    """Return the list and the options of a request. Raises Refused or Problem."""
     if environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in ("", "identity"):
         raise Problem(415, standard_problem(415).code, "The body must not be compressed.")
     fields = _query(environ)
@@ -143,10 +143,10 @@ def _label(name: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _mapped(body: BinaryIO) -> Iterator[Text]:
-    """Give the body as text that can be searched, without reading a file into memory."""
+    """Yield the body as searchable text; a file is mapped, not read into memory."""
     try:
         number = body.fileno()
-    except OSError:  # it is small and in memory
+    except OSError:  # a small body is in memory
         body.seek(0)
         yield body.read()
         return
@@ -159,7 +159,7 @@ def _mapped(body: BinaryIO) -> Iterator[Text]:
 
 
 def _multipart(text: Text, content_type: str) -> tuple[int, int, list[tuple[str, str]]]:
-    """Return where the part `list` begins and ends, and the other parts as fields."""
+    """Return the start and the end of the part `list`, and the other parts as fields."""
     header = BytesHeaderParser().parsebytes(b"Content-Type: " + content_type.encode("latin-1"))
     boundary = header.get_boundary()
     if not boundary:
@@ -170,7 +170,7 @@ def _multipart(text: Text, content_type: str) -> tuple[int, int, list[tuple[str,
             lists.append((start, end))
         else:
             fields.append((name, _option(name, text[start : min(end, start + MAX_FIELD_BYTES)])))
-    if len(lists) > 1:  # a form has a field for lines and one for a file, and sends both
+    if len(lists) > 1:  # the page's form sends two fields: one for lines and one for a file
         lists = [(start, end) for start, end in lists if end > start] or lists[:1]
     if not lists:
         raise Refused("missing_parameter", "`list` is missing: curl -F list=@FILE sends it.")
@@ -180,7 +180,7 @@ def _multipart(text: Text, content_type: str) -> tuple[int, int, list[tuple[str,
 
 
 def _parts(text: Text, mark: bytes) -> Iterator[tuple[str, int, int]]:
-    """Yield the name of each part, and where its body begins and ends."""
+    """Yield the name of each part, and the start and the end of its body."""
     at = text.find(mark, 0, MAX_FIELD_BYTES)
     while at >= 0:
         at += len(mark)
@@ -189,7 +189,7 @@ def _parts(text: Text, mark: bytes) -> Iterator[tuple[str, int, int]]:
         start = text.find(b"\r\n\r\n", at, at + MAX_FIELD_BYTES) + 4
         if start < 4:
             break
-        # Of an empty part the line end before the mark is that of its headers.
+        # In an empty part the line end before the mark is also the end of its headers.
         end = _find(text, b"\r\n" + mark, start - 2)
         if end < 0:
             break
@@ -205,7 +205,7 @@ def _part_name(headers: bytes) -> str:
 
 
 def _find(text: Text, mark: bytes, start: int) -> int:
-    """Find as `find` does, in steps: a single search could not be interrupted."""
+    """Do as `find`, but in steps: during a single search no other thread could run."""
     for begin in range(start, len(text), CHUNK_BYTES):
         found: int = text.find(mark, begin, begin + CHUNK_BYTES + len(mark))
         if found >= 0:
@@ -224,7 +224,7 @@ def _option(name: str, value: bytes) -> str:
 
 
 def _envelope(text: Text) -> tuple[int, int, list[tuple[str, str]]]:
-    """Return where the array `lines` begins and ends, and the other members as fields."""
+    """Return the start and the end of the array `lines`, and the other members as fields."""
     members = list(_members(text))
     lists = [(start, end) for name, start, end in members if name == "lines"]
     if len(lists) != 1 or text[lists[0][0] : lists[0][0] + 1] != b"[":
@@ -242,8 +242,8 @@ def _envelope(text: Text) -> tuple[int, int, list[tuple[str, str]]]:
 
 
 def _members(text: Text) -> Iterator[tuple[str, int, int]]:
-    """Yield the name of each member, and where its value begins and ends; values are not judged."""
-    at = _OBJECT.match(text).end()  # type: ignore[union-attr]  # the caller has looked
+    """Yield the name of each member, and the start and the end of its value, still unparsed."""
+    at = _OBJECT.match(text).end()  # type: ignore[union-attr]  # the caller has checked
     while not _END.match(text, at):
         key = _KEY.match(text, at, at + MAX_FIELD_BYTES)
         if not key:
@@ -264,7 +264,7 @@ def _value_end(text: Text, start: int) -> int:
         return scalar.end()
     at, depth = start, 0
     while depth or at == start:
-        # In steps: a match can't be interrupted.
+        # In steps: during a match no other thread can run.
         flat = _FLAT.match(text, at, at + STEP_BYTES)
         end: int = flat.end()  # type: ignore[union-attr]  # it always matches
         mark = text[end : end + 1]
@@ -278,7 +278,7 @@ def _value_end(text: Text, start: int) -> int:
 
 
 def _json_option(name: str, value: bytes) -> str:
-    """Return the value of an option as a form has it."""
+    """Return the value of an option as it would be in a form."""
     loaded = _loads(value)
     if name == "digests" and isinstance(loaded, list):
         loaded = " ".join(map(str, loaded))
