@@ -135,6 +135,13 @@ def pgbouncer(server: PostgreSQLServer) -> Iterator[int]:
             process.wait()
 
 
+def waits_for_a_lock(location: str) -> bool:
+    """Tell whether any session of the server waits for a lock."""
+    with psycopg.connect(location) as watching:
+        sql = "select 1 from pg_locks where not granted"
+        return watching.execute(sql).fetchone() is not None
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -29,7 +29,7 @@ from tests.child import Child
 from tests.fire import kill_alone
 from tests.gathering import Gathering
 from tests.origin import Origin, Peer
-from tests.postgresql import PostgreSQLServer, pgbouncer
+from tests.postgresql import PostgreSQLServer, pgbouncer, waits_for_a_lock
 from tests.proxy import Proxy
 from tests.service import Service
 from tests.test_cli import run
@@ -121,12 +121,6 @@ def terminate(location: str, *, at_most: int) -> None:
     """Cut sessions of md5light, whatever they are doing."""
     with psycopg.connect(location, autocommit=True) as connection:
         connection.execute(TERMINATE, [at_most])
-
-
-def waits_for_a_lock(location: str) -> bool:
-    with psycopg.connect(location) as watching:
-        sql = "select 1 from pg_locks where not granted"
-        return watching.execute(sql).fetchone() is not None
 
 
 def in_threads(work: Callable[[], object], count: int) -> None:

@@ -46,12 +46,14 @@ CLIENT_TIMEOUTS = (
     "tcp_user_timeout=10000"
 )
 
-#: how soon the server notices that we are gone, in the same units: after half a message none of
-#: LIMITS counts, and our locks would last for hours
-SERVER_TIMEOUTS = """
-    set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3;
-    set tcp_user_timeout = 10000
-"""
+#: those by which the server notices that we are gone, too, by its name for each: after half a
+#: message none of LIMITS counts, and our locks would last for hours
+SERVER_TIMEOUTS = {
+    "tcp_keepalives_idle": "keepalives_idle",
+    "tcp_keepalives_interval": "keepalives_interval",
+    "tcp_keepalives_count": "keepalives_count",
+    "tcp_user_timeout": "tcp_user_timeout",
+}
 
 #: a transaction that takes longer is cut off: nothing else tells of packets lost behind a proxy
 ANSWER_SECONDS = 10.0
@@ -283,7 +285,7 @@ class PostgreSQL(SharedCommits):
             with _cut(connection, self._deadlines):
                 if not _is_pooled(connection):
                     connection.prepare_threshold = PREPARE_THRESHOLD
-                    connection.execute(SERVER_TIMEOUTS)
+                    _set_server_timeouts(connection)
         except BaseException:
             connection.close()
             raise
@@ -471,6 +473,13 @@ def _is_pooled(connection: Connection) -> bool:
     """Tell whether a pooler stands between: it names another process than the session's."""
     (row,) = connection.execute("select pg_backend_pid() as process").fetchall()
     return bool(row["process"] != connection.info.backend_pid)
+
+
+def _set_server_timeouts(connection: Connection) -> None:
+    """Let the server wait for us as long as we wait for it, at most."""
+    ours = connection.info.get_parameters()
+    settings = (f"set {name} = {int(ours[our])}" for name, our in SERVER_TIMEOUTS.items())
+    connection.execute("; ".join(settings))
 
 
 @contextlib.contextmanager
