@@ -41,23 +41,34 @@ pytestmark = pytest.mark.slow
 URL = "http://files.example.com/a"
 HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, None, None, None)
 
+#: opens a new database and writes to it in ten processes at once
 OPENING = """
-import sys
+import multiprocessing, sys
 from md5light.queue import open_database
 from md5light.queue.jobs import Queue
-print("ready", flush=True)
-input()
-database = open_database(sys.argv[1], durable=True)
-Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1).submit("http://a/b", "a")
-print("written", flush=True)
+context = multiprocessing.get_context("fork")
+together = context.Barrier(10)
+def write():
+    together.wait()
+    database = open_database(sys.argv[1], durable=True)
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+    queue.submit("http://a/b", "a")
+processes = [context.Process(target=write) for _ in range(10)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
 """
 
 TERMINATE = """
-    select pg_terminate_backend(pid, 5000) from (
+    select pid from (
         select pid from pg_stat_activity
         where application_name = 'md5light' and datname = current_database()
         order by random() limit %s) as chosen
+    where pg_terminate_backend(pid)
 """
+
+ALIVE = "select pid from pg_stat_activity where pid = any(%s)"
 
 #: what a session that others get next must not keep
 LEFT_BEHIND = """
@@ -85,7 +96,10 @@ WITHOUT_PSYCOPG = (
 
 @pytest.fixture
 def location(postgresql: PostgreSQLServer) -> Iterator[str]:
-    with postgresql.database(f"test{uuid.uuid4().hex}") as location:
+    name = f"test{uuid.uuid4().hex}"
+    with postgresql.database(name) as location:
+        with psycopg.connect(location, autocommit=True) as connection:
+            connection.execute(f"alter database {name} set deadlock_timeout = '50ms'")
         yield location
 
 
@@ -105,6 +119,13 @@ def machine(folder: Path, database: str, **queue: object) -> Service:
     return Service(folder, queue={"database": database, **queue})
 
 
+def start(*services: Service) -> None:
+    """Start a server and a pool of each."""
+    with ThreadPoolExecutor() as threads:
+        for work in (Service.start_server, Service.start_pool):
+            list(threads.map(work, services))
+
+
 def submit_patiently(service: Service, url: str, **fields: str) -> str:
     """Submit until the database can be written."""
 
@@ -120,7 +141,8 @@ def submit_patiently(service: Service, url: str, **fields: str) -> str:
 def terminate(location: str, *, at_most: int) -> None:
     """Cut sessions of md5light, whatever they are doing."""
     with psycopg.connect(location, autocommit=True) as connection:
-        connection.execute(TERMINATE, [at_most])
+        cut = [pid for (pid,) in connection.execute(TERMINATE, [at_most])]
+        wait_until(lambda: not connection.execute(ALIVE, [cut]).fetchall())
 
 
 def in_threads(work: Callable[[], object], count: int) -> None:
@@ -155,12 +177,8 @@ def test_threads_take_turns_on_few_connections(database: Database, location: str
 
 
 def test_ten_processes_may_open_a_new_database_at_once(location: str) -> None:
-    with ExitStack() as stack:
-        children = [stack.enter_context(Child(OPENING, location)) for _ in range(10)]
-        assert [child.line() for child in children] == ["ready"] * 10
-        for child in children:
-            child.tell()
-        assert [child.line() for child in children] == ["written"] * 10
+    with Child(OPENING, location) as child:
+        assert child.process.communicate(timeout=30) == ("", None)
     with psycopg.connect(location) as connection:
         assert connection.execute("select count(*) from jobs").fetchall() == [(10,)]
 
@@ -507,14 +525,11 @@ def test_many_machines_lose_nothing_while_pools_and_sessions_are_killed(
     location: str, tmp_path: Path
 ) -> None:
     with Origin() as origin, ExitStack() as stack:
-        machines = []
-        for number in range(2):
-            service = stack.enter_context(
-                machine(tmp_path / f"machine{number}", location, lease_seconds=2)
-            )
-            machines.append(service)
-            service.start_server()
-            service.start_pool()
+        machines = [
+            stack.enter_context(machine(tmp_path / name, location, lease_seconds=2))
+            for name in ("one", "other")
+        ]
+        start(*machines)
         jobs = {}
         for number in range(120):
             body = b"file %d" % number
@@ -535,30 +550,22 @@ def test_many_machines_lose_nothing_while_pools_and_sessions_are_killed(
 
 
 def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
-    server = PostgreSQLServer()
-    with Origin() as origin, Service(tmp_path, queue={"database": server.location()}) as service:
-        try:
-            service.start_server()
-            pool = service.start_pool()
-            first = service.submit(origin.serve("/first", b"first"))
-            assert service.result(first)["status"] == "done"
-            server.stop()
-            answer = requests.post(
-                f"{service.url}/submit", data={"url": origin.url("/first")}, timeout=20
-            )
-            assert (answer.status_code, answer.json()["error"]["code"]) == (
-                503,
-                "database_unavailable",
-            )
-            assert answer.headers["Retry-After"]
-            assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 503
-            pool.wait_for_line("event=database_unavailable")
-            server.start()
-            second = service.submit(origin.serve("/second", b"second"))
-            assert service.result(second)["md5"] == hashlib.md5(b"second").hexdigest()
-            assert service.check(first).json()["status"] == "done"
-        finally:
-            server.close()
+    with (
+        Origin() as origin,
+        closing(PostgreSQLServer()) as server,
+        Service(tmp_path, queue={"database": server.location()}) as service,
+    ):
+        start(service)
+        first = service.submit(origin.serve("/first", b"first"))
+        assert service.result(first)["status"] == "done"
+        server.stop()
+        check_refusal(service)
+        assert requests.get(f"{service.url}/readyz", timeout=20).status_code == 503
+        service.commands[-1].wait_for_line("event=database_unavailable")
+        server.start()
+        second = service.submit(origin.serve("/second", b"second"))
+        assert service.result(second)["md5"] == hashlib.md5(b"second").hexdigest()
+        assert service.check(first).json()["status"] == "done"
 
 
 def test_a_pooler_may_stand_between(
@@ -582,6 +589,23 @@ def test_a_pooler_may_stand_between(
                 assert watching.execute(SESSIONS).fetchall()[0][0] <= 2
 
 
+class EndlessAtFirst:
+    """Drips a body without end to the first request, until it is given up; then a short one."""
+
+    def __init__(self) -> None:
+        self.given_up = threading.Event()
+
+    def __call__(self, peer: Peer) -> bool:
+        if peer.number > 1:
+            return peer.reply(b"short")
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        try:
+            peer.drip(bytes(1000000))
+        finally:
+            self.given_up.set()
+        return False
+
+
 def test_a_network_that_swallows_packets_loses_nothing(
     postgresql: PostgreSQLServer, location: str, tmp_path: Path
 ) -> None:
@@ -590,38 +614,32 @@ def test_a_network_that_swallows_packets_loses_nothing(
         far = location.replace(str(postgresql.port), str(proxy.port))
         cut, whole = (
             stack.enter_context(machine(tmp_path / name, database, lease_seconds=2))
-            for name, database in (("cut", far), ("whole", location))
+            for name, database in (("cut", f"{far}?connect_timeout=2"), ("whole", location))
         )
-        given_up = threading.Event()
-
-        def endless_at_first(peer: Peer) -> bool:
-            if peer.number > 1:
-                return peer.reply(b"short")
-            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-            try:
-                peer.drip(bytes(1000000))
-            finally:
-                given_up.set()
-            return False
-
-        cut.start_server()
-        cut.start_pool()
-        job_id = cut.submit(origin.serve("/endless", endless_at_first))
+        script = EndlessAtFirst()
+        start(cut)
+        job_id = cut.submit(origin.serve("/endless", script))
         wait_until(lambda: cut.job(job_id)["bytes_done"])
         proxy.swallow()
-        started = time.monotonic()
-        answer = requests.post(f"{cut.url}/submit", data={"url": origin.url("/lost")}, timeout=40)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
-        assert answer.headers["Retry-After"]
-        assert time.monotonic() - started < 30
-        whole.start_server()
-        pool = whole.start_pool()
-        assert whole.result(job_id)["md5"] == hashlib.md5(b"short").hexdigest()
-        pool.stop()
-        assert not given_up.is_set()
+        with ThreadPoolExecutor() as threads:
+            refused = threads.submit(check_refusal, cut)
+            start(whole)
+            assert whole.result(job_id)["md5"] == hashlib.md5(b"short").hexdigest()
+            refused.result(60)
+        whole.commands[-1].stop()
+        assert not script.given_up.is_set()
         proxy.forward()
-        assert given_up.wait(30)
+        assert script.given_up.wait(30)
         wait_until(lambda: requests.get(f"{cut.url}/readyz", timeout=40).status_code == 200)
         after = [cut.submit(origin.serve(f"/{number}", b"after")) for number in range(8)]
         assert {cut.result(each)["status"] for each in after} == {"done"}
         assert whole.check(job_id).json()["md5"] == hashlib.md5(b"short").hexdigest()
+
+
+def check_refusal(service: Service) -> None:
+    """Submit where the database can't be reached: that is told, and within its time."""
+    begun = time.monotonic()
+    answer = requests.post(f"{service.url}/submit", data={"url": URL}, timeout=40)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+    assert answer.headers["Retry-After"]
+    assert time.monotonic() - begun < 30
