@@ -61,10 +61,10 @@ SETTINGS: dict[str, dict[str, object]] = {
     "worker": {"processes": 1, "threads": 4, "shutdown_seconds": 1, "per_host": 0},
 }
 
-#: a lost network is noticed in three seconds in place of ten, at both ends
+#: a lost network is noticed in two seconds in place of ten, at both ends
 NOTICED_SOON = (
     "?connect_timeout=2&keepalives_idle=1&keepalives_interval=1&keepalives_count=2"
-    "&tcp_user_timeout=3000"
+    "&tcp_user_timeout=1000"
 )
 
 
