@@ -25,8 +25,8 @@ setup(
         # The HTTP API: routes, requests, answers and error pages in one small file that needs no
         # other package.
         "bottle>=0.13,<0.14",
-        # The server under it: pure Python, buffers slow clients, bounded threads. web/http.py uses
-        # on parts that are not documented, so no version is taken that was not tested.
+        # The server under it: pure Python, buffers slow clients, bounded threads. web/http/ uses
+        # parts that are not documented, so no version is taken that was not tested.
         "waitress>=3.0.1,<3.1",
         # Downloads: its adapter keeps idle connections, one pool for each host; and the bundle of
         # certificates that it brings along.

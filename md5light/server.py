@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import socket
+from collections.abc import Sequence
 
 from md5light.config import Config, undecided
 from md5light.logs import Log
 from md5light.notify import Watchdog, notify, stopping
 from md5light.queue import open_database
 from md5light.queue.batches import Batches
+from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.totals import Totals
 from md5light.signals import StopSignals
-from md5light.web.api import make_app
+from md5light.web.app import make_app
 from md5light.web.health import Health
-from md5light.web.http import DISPATCHER_SECONDS, HTTPServer
+from md5light.web.http.server import HTTPServer
+from md5light.web.http.threads import DISPATCHER_SECONDS
 from md5light.web.sockets import listening_sockets, url_of
 
 log = Log(__name__)
@@ -38,24 +42,32 @@ def serve(config: Config) -> bool:
     sockets = listening_sockets(config.server.host, config.server.port)
     queue, totals = Queue.configured(database, config), Totals(database)
     health = Health(queue, totals)
-    app = make_app(queue, Batches.configured(database, config), totals, health, config)
     server = HTTPServer(
-        app,
+        make_app(queue, Batches.configured(database, config), totals, health, config),
         sockets,
         config.server.threads,
         signals,
         max_list_bytes=config.server.max_batch_bytes if config.server.max_batch_lines else 0,
     )
     health.start()
+    _log_start(config, database, sockets)
+    watchdog = Watchdog()
+    while not signals.count and not database.replaced:
+        server.turn(watchdog.beat())
+    return _stop(server, health, database) and not database.replaced
+
+
+def _log_start(config: Config, database: Database, sockets: Sequence[socket.socket]) -> None:
     log.info("database_opened", database=database.name)
     if reason := undecided(config):
         log.warning("public_unset", reason=reason)
     for each in sockets:
         log.info("listening", url=url_of(each))
     notify("READY=1", f"STATUS=listening on {url_of(sockets[0])}")
-    watchdog = Watchdog()
-    while not signals.count and not database.replaced:
-        server.turn(watchdog.beat())
+
+
+def _stop(server: HTTPServer, health: Health, database: Database) -> bool:
+    """End in good order; False when requests or the database take too long."""
     if database.replaced:
         log.error("database_replaced", reason="a new process must open the new file")
     stopping(STOP_SECONDS + DISPATCHER_SECONDS)
@@ -64,7 +76,7 @@ def serve(config: Config) -> bool:
         server.close()
         database.close()
     log.info("stopped")
-    return in_order and not database.replaced
+    return in_order
 
 
 def _log_hangup() -> None:

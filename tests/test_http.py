@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import inspect
 import re
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import requests
-from waitress import channel, parser, server, task, wasyncore
+from waitress import buffers, channel, parser, server, task, utilities, wasyncore
 
-from md5light.web import http
+from md5light.web.http import channel as http_channel
+from md5light.web.http import parser as http_parser
+from md5light.web.http import places, threads
+from md5light.web.http import server as http_server
+from md5light.web.http.places import MAX_LISTS
 from tests.service import Service
 from tests.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent
+
+LIST_HEAD = b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n"
 
 #: by class: all that md5light uses or overrides beyond waitress' documented interface
 RELIED_ON: dict[type, str] = {
     channel.HTTPChannel: """error_task_class parser_class readable received handle_close request
-        total_outbufs_len last_activity""",
+        requests outbufs addr creation_time total_outbufs_len last_activity""",
     parser.HTTPRequestParser: """received parse_header completed expect_continue headers_finished
-        chunked content_length body_bytes_received error version""",
-    server.BaseWSGIServer: "channel_class handle_accept set_socket_options fix_addr",
-    task.ErrorTask: "execute set_close_on_finish write content_length status",
+        chunked content_length body_bytes_received error version headers path command adj""",
+    server.BaseWSGIServer: "channel_class handle_accept set_socket_options fix_addr adj",
+    task.ErrorTask: """execute set_close_on_finish write content_length status request channel
+        response_headers""",
     task.ThreadedTaskDispatcher: "add_task set_thread_count shutdown queue_logger",
-    wasyncore.dispatcher: "accept close accepting readable writable handle_read_event",
+    wasyncore.dispatcher: "accept close accepting readable writable handle_read_event socket",
+    utilities.Error: "code reason",
 }
 
 
@@ -58,20 +73,39 @@ def memory_kib(pid: int) -> int:
 
 def test_what_we_rely_on_is_there() -> None:
     for kind, names in RELIED_ON.items():
-        assert [name for name in names.split() if not hasattr(kind, name)] == []
+        assert set(names.split()) - _attributes(kind) == set(), kind
     source = inspect.getsource(wasyncore.poll2)
     assert "handle_read_event" in inspect.getsource(wasyncore.readwrite)
     assert "readable()" in source
-    assert list(inspect.signature(wasyncore.loop).parameters)[:4] == [
-        "timeout",
-        "use_poll",
-        "map",
-        "count",
-    ]
-    made = parser.HTTPRequestParser(None)
-    assert made.headers == {}
-    for name in ("addr", "creation_time", "requests"):
-        assert f"self.{name} =" in inspect.getsource(channel.HTTPChannel.__init__)
+    parameters = list(inspect.signature(wasyncore.loop).parameters)
+    assert parameters[:4] == ["timeout", "use_poll", "map", "count"]
+    assert parser.HTTPRequestParser(None).headers == {}
+    assert issubclass(parser.ParsingError, Exception)
+    assert isinstance(buffers.ReadOnlyFileBasedBuffer, type)
+
+
+def test_nothing_else_is_relied_on() -> None:
+    """Each attribute of waitress' that our modules name stands in the table above."""
+    named = set(" ".join(RELIED_ON.values()).split()) | {"recv"}  # that of a socket
+    theirs = {name for kind in RELIED_ON for name in _attributes(kind)}
+    used = {
+        node.attr
+        for module in (http_server, http_channel, http_parser, places, threads)
+        for node in ast.walk(_parsed(module))
+        if isinstance(node, ast.Attribute) and not node.attr.startswith("__")
+    }
+    assert (used & theirs) - named == set()
+
+
+def _attributes(kind: type) -> set[str]:
+    """Name the attributes of a class and those that its methods, or its bases', set."""
+    nodes = [node for each in kind.__mro__[:-1] for node in ast.walk(_parsed(each))]
+    stored = [node for node in nodes if isinstance(node, ast.Attribute)]
+    return {*dir(kind), *(node.attr for node in stored if isinstance(node.ctx, ast.Store))}
+
+
+def _parsed(source: type | ModuleType) -> ast.Module:
+    return ast.parse(inspect.getsource(source))
 
 
 # --- several requests at once ---------------------------------------------------------------------
@@ -154,6 +188,49 @@ def test_a_long_header_is_cheap(service: Service, name: str) -> None:
     assert time.monotonic() - begun < 0.5
 
 
+# --- lists and manifests --------------------------------------------------------------------------
+
+#: a server whose clients give their places to others after a moment of silence
+IMPATIENT = """
+import signal, socket
+from md5light.signals import StopSignals
+from md5light.web.http.server import HTTPServer
+
+def app(environ, start_response):
+    start_response("202 Accepted", [("Content-Length", "0")])
+    return [b""]
+
+signals = StopSignals(signal.SIGTERM)
+listening = socket.create_server(("127.0.0.1", 0))
+server = HTTPServer(
+    app, [listening], 2, signals, max_list_bytes=1_000_000, list_silence_seconds=0.3
+)
+print(listening.getsockname()[1], flush=True)
+while not signals.count:
+    server.turn(10)
+"""
+
+
+@pytest.mark.slow
+def test_silent_clients_give_their_places_to_others() -> None:
+    command = [sys.executable, "-c", IMPATIENT]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server,
+        contextlib.ExitStack() as opened,
+    ):
+        opened.callback(server.terminate)
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        url = f"http://127.0.0.1:{port}/batches"
+        for _ in range(MAX_LISTS):
+            client = socket.create_connection(("127.0.0.1", port), timeout=10)
+            opened.enter_context(client).sendall(LIST_HEAD)
+        body = b"\n" * 200_000
+        full = requests.post(url, data=body, timeout=10)
+        assert (full.status_code, full.json()["error"]["code"]) == (503, "too_many_lists")
+        wait_until(lambda: requests.post(url, data=body, timeout=10).status_code == 202)
+
+
 # --- descriptors ----------------------------------------------------------------------------------
 
 
@@ -216,5 +293,5 @@ def test_connections_fit_the_descriptors(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    assert http._connections(8) == connections
+    assert http_server._connections(8) == connections
     assert asked == [(limit, hard)]

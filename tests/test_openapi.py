@@ -13,12 +13,12 @@ import pytest
 import requests
 
 from md5light import __version__
-from md5light.web import api
 from md5light.web.forms import SUBMISSION
+from md5light.web.service import OPENAPI
 from tests.origin import Origin
 from tests.service import Service, running
 
-DOCUMENT = json.loads(api.OPENAPI.read_text(encoding="utf-8"))
+DOCUMENT = json.loads(OPENAPI.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from md5light.web.page.browser import preferred_language, prefers_html
+from md5light.web.browser import preferred_language, prefers_html
 from tests.browser import BROWSER_ACCEPT, SCREENS, Open, check_looks, words
 from tests.origin import Gate, Origin, Peer, Raw, reply
 from tests.postbox import ScriptedPostbox

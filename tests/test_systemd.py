@@ -19,7 +19,7 @@ import requests
 
 from md5light import config, pool, server
 from md5light.notify import QUIET_SECONDS, Watchdog
-from md5light.web import http
+from md5light.web.http import threads
 from tests.origin import Origin
 from tests.service import Command, Service
 from tests.waiting import wait_until
@@ -113,7 +113,7 @@ def test_a_service_that_ends_is_started_again_unless_its_configuration_is_wrong(
 
 def test_systemd_waits_as_long_as_a_stop_may_take() -> None:
     seconds = {name: float(service_section(name)["TimeoutStopSec"]) for name in SERVICES}
-    assert seconds["md5light-server.service"] >= server.STOP_SECONDS + http.DISPATCHER_SECONDS
+    assert seconds["md5light-server.service"] >= server.STOP_SECONDS + threads.DISPATCHER_SECONDS
     by_default = config.Config().worker.shutdown_seconds
     assert (
         seconds["md5light-worker.service"]

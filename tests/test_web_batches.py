@@ -483,17 +483,6 @@ def test_only_so_many_large_lists_are_taken_at_once(service: Service) -> None:
     wait_until(lambda: post(service, LINE + b"\n" * 100_000).status_code == 202)
 
 
-@pytest.mark.slow
-def test_silent_clients_give_their_places_to_others(service: Service) -> None:
-    head = b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n"
-    body = LINE + b"\n" * 100_000
-    with contextlib.ExitStack() as opened:
-        for _ in range(16):
-            opened.enter_context(connect(service)).sendall(head)
-        refused(post(service, body), 503, "too_many_lists")
-        wait_until(lambda: post(service, body).status_code == 202)
-
-
 def has_answer(client: socket.socket) -> bool:
     client.setblocking(False)
     try:

@@ -20,13 +20,19 @@ from md5light.config import Config
 from md5light.job import Job
 from md5light.queue.batches import Batches
 from md5light.web.answers import Answer, Problem
+from md5light.web.browser import preferred_language
 from md5light.web.health import Health
-from md5light.web.page.browser import preferred_language
 from md5light.web.page.card import compare, make_card
 from md5light.web.page.language import LANGUAGES, Language
 from md5light.web.page.listed import NOTHING_LISTED, listed
 from md5light.web.page.reference import calls
-from md5light.web.page.report import LABELS_OF_STATUSES, PAGE_LINES, Part, make_report
+from md5light.web.page.report import (
+    DOWNLOADS,
+    LABELS_OF_STATUSES,
+    PAGE_LINES,
+    Part,
+    make_report,
+)
 
 FOLDER = Path(__file__).parent
 
@@ -142,6 +148,7 @@ class Page:
             "batch",
             report=make_report(batch, result, part, list(entries), _language(), now),
             refresh=0 if settled else _refresh(now - batch.created_at),
+            downloads=DOWNLOADS,
             address=self._address(),
         )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from md5light.batch import Batch, Counts, Result
+from md5light.batch import Batch, Counts, ErrorCount, Result
 from md5light.finding import LABELS, differing
 from md5light.lists.entry import Entry
 from md5light.lists.names import basename_of
@@ -32,8 +32,9 @@ LABELS_OF_STATUSES = {
 #: what a filter always offers
 ALWAYS_OFFERED = ("", "failed", "mismatched")
 
-#: further options of a manifest by its format
-FORM_OPTIONS: Mapping[str, Mapping[str, str]] = {"gcs": {"partial": "yes"}}
+#: formats of manifests, and the queries for them; that of gcs is refused while lines are not done
+DOWNLOADS = {form: urlencode({"format": form}) for form in FORMS}
+DOWNLOADS["gcs"] += "&partial=yes"
 
 
 class Part(NamedTuple):
@@ -90,6 +91,16 @@ class Line(NamedTuple):
     reason: str
 
 
+class Table(NamedTuple):
+    """A page of lines."""
+
+    title: str
+    rows: list[Line]
+    #: where the lines begin, and where they go on; empty: here, nowhere
+    first: str
+    next: str
+
+
 @dataclass(frozen=True)
 class Report:
     """What the template shows of a batch; all of it is plain text, escaped there."""
@@ -109,13 +120,7 @@ class Report:
     errors: list[Error]
     can_retry: bool
     facts: list[Fact]
-    #: names and queries of the manifests
-    downloads: list[tuple[str, str]]
-    lines_title: str
-    rows: list[Line]
-    #: where the lines begin, and where they go on; empty: here, nowhere
-    first: str
-    next: str
+    table: Table
 
 
 def make_report(
@@ -128,7 +133,6 @@ def make_report(
 ) -> Report:
     """Describe `batch` to people; `entries` are up to one more than PAGE_LINES from `part` on."""
     counts, text = result.counts, language.text
-    shown = entries[:PAGE_LINES]
     choices = _choices(counts, part, language)
     return Report(
         batch=batch,
@@ -139,19 +143,10 @@ def make_report(
         summary=", ".join(f"{choice.label} {choice.number}" for choice in choices[1:]),
         shares=_shares(counts),
         choices=choices,
-        errors=[
-            Error(language.kind(error.code), language.number(error.count), error.lines)
-            for error in result.errors
-        ],
+        errors=[_error(error, language) for error in result.errors],
         can_retry=batch.ended and bool(counts.failed or counts.canceled),
         facts=_facts(batch, language),
-        downloads=[
-            (form, urlencode({"format": form, **FORM_OPTIONS.get(form, {})})) for form in FORMS
-        ],
-        lines_title=_lines_title(shown, part, language),
-        rows=[_line(entry, language) for entry in shown],
-        first=part._replace(after=0).href if part.after else "",
-        next=part._replace(after=shown[-1].position).href if len(entries) > PAGE_LINES else "",
+        table=_table(entries, part, language),
     )
 
 
@@ -205,6 +200,10 @@ def _choices(counts: Counts, part: Part, language: Language) -> list[Choice]:
     ]
 
 
+def _error(error: ErrorCount, language: Language) -> Error:
+    return Error(language.kind(error.code), language.number(error.count), error.lines)
+
+
 def _facts(batch: Batch, language: Language) -> list[Fact]:
     text = language.text
     digests = ", ".join(LABELS[name] for name in ("md5", *batch.digests))
@@ -221,11 +220,18 @@ def _facts(batch: Batch, language: Language) -> list[Fact]:
     return facts
 
 
-def _lines_title(shown: Sequence[Entry], part: Part, language: Language) -> str:
-    if part.status or not shown:
-        return language.text["lines_title"]
-    first, last = (language.number(shown[place].position) for place in (0, -1))
-    return language.text["lines_from"].format(first=first, last=last)
+def _table(entries: Sequence[Entry], part: Part, language: Language) -> Table:
+    shown = entries[:PAGE_LINES]
+    title = language.text["lines_title"]
+    if shown and not part.status:
+        first, last = (language.number(shown[place].position) for place in (0, -1))
+        title = language.text["lines_from"].format(first=first, last=last)
+    return Table(
+        title,
+        rows=[_line(entry, language) for entry in shown],
+        first=part._replace(after=0).href if part.after else "",
+        next=part._replace(after=shown[-1].position).href if len(entries) > PAGE_LINES else "",
+    )
 
 
 def _line(entry: Entry, language: Language) -> Line:
