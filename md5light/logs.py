@@ -11,9 +11,10 @@ import threading
 import time
 from contextvars import ContextVar
 from datetime import datetime, timezone
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from md5light.config import LogConfig
+if TYPE_CHECKING:
+    from md5light.config import LogConfig
 
 #: id of the request that this thread answers, a field of each of its lines
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -122,9 +123,12 @@ class _JournalFormatter(logging.Formatter):
         return f"<{PRIORITIES[record.levelname.lower()]}>{self._formatter.format(record)}"
 
 
-def setup(config: LogConfig, *, verbose: bool = False) -> None:
-    """Send the log to standard error as configured; `verbose` overrides the level with debug."""
-    formatter = JSONFormatter() if config.format == "json" else TextFormatter()
+def setup(config: LogConfig | None = None, *, verbose: bool = False) -> None:
+    """Send the log to standard error as configured, without a configuration as text.
+
+    `verbose` overrides the level with debug.
+    """
+    formatter = JSONFormatter() if config and config.format == "json" else TextFormatter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter(formatter) if _is_journal(sys.stderr) else formatter)
     # These are not logged, so logging need not collect them (logging HOWTO, "Optimization").
@@ -133,7 +137,8 @@ def setup(config: LogConfig, *, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # libraries log only warnings and errors
-    logging.getLogger("md5light").setLevel("DEBUG" if verbose else config.level.upper())
+    level = config.level if config else "info"
+    logging.getLogger("md5light").setLevel("DEBUG" if verbose else level.upper())
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from md5light.batch import Batch
 from md5light.lists.entry import NOT_WELL, Entry, reason
-from md5light.lists.writing import FORMS, write
+from md5light.lists.formats import FORMS
+from md5light.lists.writing import write
 from md5light.mail.messages import Report
 from md5light.queue.batches import Batches
 

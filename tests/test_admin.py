@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
-from md5light import admin, config
+from md5light import config
 from md5light.admin import output
+from md5light.admin.check import warnings as warnings_of
 from md5light.batch import LINE_RESULTS
 from md5light.config import SmtpConfig
 from md5light.errors import PermanentFailure
@@ -953,7 +954,7 @@ def warnings(tmp_path: Path, text: str, **environ: str) -> list[str]:
     file = tmp_path / "config.ini"
     file.write_text(text)
     file.chmod(0o600)
-    return list(admin.check.warnings(config.load(str(file), environ)))
+    return list(warnings_of(config.load(str(file), environ)))
 
 
 @pytest.mark.parametrize(
@@ -1105,7 +1106,7 @@ def test_check_warns_of_a_database_url_with_a_password_that_others_can_read(
     def told(url: str) -> list[str]:
         file.write_text(f"[queue]\ndatabase = {url}\n")
         file.chmod(0o644)
-        return list(admin.check.warnings(config.load(str(file), {})))
+        return list(warnings_of(config.load(str(file), {})))
 
     (problem,) = told("postgresql://u:hunter2@h/d")
     assert problem.startswith(f"{file}: holds a password and can be read by everybody")

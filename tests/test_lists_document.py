@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from md5light.lists import lines, names, objects, plain, reading, records, tables, text, writing
+from md5light.lists import (
+    formats,
+    lines,
+    names,
+    objects,
+    plain,
+    reading,
+    records,
+    tables,
+    text,
+    writing,
+)
 from md5light.queue import batches as queue
 from md5light.web import answers, batches, forms, manifests, uploads
 from tests.origin import Origin
@@ -72,9 +83,9 @@ def test_a_session_prints_what_is_shown(
 
 
 def test_the_formats_and_forms_are_documented() -> None:
-    for name in (*reading.FORMATS, *writing.FORMS, *writing.NAMES, *uploads.OPTIONS):
+    for name in (*formats.FORMATS, *formats.FORMS, *formats.NAMES, *uploads.OPTIONS):
         assert f"`{name}`" in DOCUMENT, name
-    for media_type in {form.media_type.partition(";")[0] for form in writing.FORMS.values()}:
+    for media_type in {form.media_type.partition(";")[0] for form in formats.FORMS.values()}:
         assert media_type in DOCUMENT
 
 

@@ -12,8 +12,9 @@ from md5light.errors import Refused
 from md5light.finding import ALGORITHMS
 from md5light.lists.digests import DIGITS
 from md5light.lists.entry import Entry
+from md5light.lists.formats import FORMATS
 from md5light.lists.lines import Line
-from md5light.lists.reading import FORMATS, read
+from md5light.lists.reading import read
 from md5light.lists.writing import write
 
 # The same examples each time, and no time limit for one on a busy machine.

@@ -12,8 +12,9 @@ import pytest
 from md5light.errors import Refused
 from md5light.finding import ALGORITHMS
 from md5light.lists.entry import Entry, reason
+from md5light.lists.formats import FORMS, NAMES
 from md5light.lists.reading import read
-from md5light.lists.writing import FORMS, NAMES, write
+from md5light.lists.writing import write
 
 MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

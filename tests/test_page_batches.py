@@ -11,7 +11,7 @@ import pytest
 import requests
 from playwright.sync_api import Page, expect
 
-from md5light.lists.writing import FORMS
+from md5light.lists.formats import FORMS
 from tests.browser import BROWSER_ACCEPT, SCREENS, Open, check_looks, words
 from tests.origin import Gate, Origin
 from tests.service import Service, running

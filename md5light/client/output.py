@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from md5light.errors import NotDone
-from md5light.lists.writing import FORMS
+from md5light.lists.formats import FORMS
 
 #: forms that a file's name tells: by its extension, or as in MD5SUMS
 _NAMED_FORMS = ("csv", "md5sum", "sha1sum", "sha256sum", "sha512sum")

@@ -10,6 +10,7 @@ from functools import partial
 
 from md5light.errors import Refused
 from md5light.lists import objects, plain, tables
+from md5light.lists.formats import FORMATS
 from md5light.lists.lines import BadLine, Line, LineMaker, Source
 from md5light.lists.text import MAX_LINE_BYTES, utf8
 
@@ -23,8 +24,6 @@ _BY_LINE = {
 }
 _AS_WHOLE = {"bsd": plain.bsd, "json": objects.array}
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-
-FORMATS = ("urls", "sums", "bsd", "csv", "tsv", "ndjson", "json", "gcs", "pooch")
 
 #: tests of the first line that recognise the format, in this order; if none is true, it is `urls`
 _SIGNS: dict[str, Callable[[str], bool]] = {

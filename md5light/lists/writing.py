@@ -15,11 +15,12 @@ from typing import NamedTuple
 from md5light.errors import Refused
 from md5light.finding import ALGORITHMS
 from md5light.lists.entry import DONE, NOT_WELL, Entry, reason
+from md5light.lists.formats import FORMS, NAMES
 from md5light.lists.names import basename_of, escape, path_of
 from md5light.lists.plain import GCS_HEADER
 
 #: the names that a text format can give to the file of a line
-NAMES: dict[str, Callable[[Entry], str]] = {
+_NAMES: dict[str, Callable[[Entry], str]] = {
     "url": lambda entry: entry.url,
     "path": lambda entry: path_of(entry.url),
     "basename": lambda entry: basename_of(entry.url),
@@ -134,7 +135,7 @@ def _shell_word(text: str) -> str:
 
 def _text(line: Callable[[Entry, str], str], manifest: Manifest) -> Iterator[str]:
     """Write the lines that `line` can't write first, as comments, and then the others."""
-    name = NAMES[manifest.names]
+    name = _NAMES[manifest.names]
     for entry in manifest.entries:
         if not entry.url:
             yield f"# {reason(entry)}: {escape(entry.sent)[1]}\n"
@@ -166,32 +167,17 @@ def _failed(manifest: Manifest) -> Iterator[str]:
             yield f"# {reason(entry)}\n{entry.sent}\n"
 
 
-class Form(NamedTuple):
-    """A format of a manifest."""
-
-    media_type: str
-    #: of the file name
-    extension: str
-    lines: Callable[[Manifest], Iterator[str]]
-    #: whether `names` chooses the names in its lines
-    named: bool = False
-
-
-def _text_form(extension: str, line: Callable[[Entry, str], str]) -> Form:
-    return Form("text/plain; charset=utf-8", extension, partial(_text, line), named=True)
-
-
-FORMS = {
-    "ndjson": Form("application/x-ndjson", ".ndjson", _ndjson),
-    "csv": Form("text/csv; charset=utf-8; header=present", ".csv", _csv),
-    "md5sum": _text_form(".md5", partial(_sum, "md5")),
-    "sha1sum": _text_form(".sha1", partial(_sum, "sha1")),
-    "sha256sum": _text_form(".sha256", partial(_sum, "sha256")),
-    "sha512sum": _text_form(".sha512", partial(_sum, "sha512")),
-    "bsd": _text_form(".txt", _bsd),
-    "gcs": Form("text/tab-separated-values; charset=utf-8", ".tsv", _gcs),
-    "pooch": _text_form(".txt", _pooch),
-    "failed": Form("text/plain; charset=utf-8", ".txt", _failed),
+_LINES: dict[str, Callable[[Manifest], Iterator[str]]] = {
+    "ndjson": _ndjson,
+    "csv": _csv,
+    "md5sum": partial(_text, partial(_sum, "md5")),
+    "sha1sum": partial(_text, partial(_sum, "sha1")),
+    "sha256sum": partial(_text, partial(_sum, "sha256")),
+    "sha512sum": partial(_text, partial(_sum, "sha512")),
+    "bsd": partial(_text, _bsd),
+    "gcs": _gcs,
+    "pooch": partial(_text, _pooch),
+    "failed": _failed,
 }
 
 
@@ -213,12 +199,11 @@ def write(
         raise Refused("unknown_format", f"A manifest's format is {', '.join(FORMS)}.")
     if names not in NAMES:
         raise Refused("unknown_names", f"A manifest's names are {', '.join(NAMES)}.")
-    form = FORMS[format]
-    if form.named and names != "url":
-        _check_names(entries, NAMES[names])
+    if FORMS[format].named and names != "url":
+        _check_names(entries, _NAMES[names])
     if format == "gcs" and not partial and any(entry.status not in DONE for entry in entries):
         raise Refused("not_all_done", "Not every line is done; partial=yes leaves the others out.")
-    return _pieces(form.lines(Manifest(entries, names, header)))
+    return _pieces(_LINES[format](Manifest(entries, names, header)))
 
 
 def _check_names(entries: Iterable[Entry], name: Callable[[Entry], str]) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from md5light import __version__
 from md5light.batch import Batch
 from md5light.errors import Refused
-from md5light.lists import writing
+from md5light.lists.formats import FORMS
 from md5light.web import forms
 from md5light.web.answers import RETRY_AFTER_SECONDS, Answer, Problem
 
@@ -76,7 +76,7 @@ def headers(batch: Batch, asked: Options) -> dict[str, str]:
 
 def answer(pieces: Iterable[bytes], batch: Batch, asked: Options) -> Answer:
     """Write the manifest to an unnamed file, which the server sends without holding a thread."""
-    form = writing.FORMS[asked.format]
+    form = FORMS[asked.format]
     file = _written(pieces)
     size = file.tell()
     file.seek(0)

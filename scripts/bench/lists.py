@@ -23,9 +23,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from md5light.lists.entry import Entry
+from md5light.lists.formats import FORMATS, FORMS, NAMES
 from md5light.lists.plain import GCS_HEADER
-from md5light.lists.reading import FORMATS, read
-from md5light.lists.writing import FORMS, NAMES, write
+from md5light.lists.reading import read
+from md5light.lists.writing import write
 
 PIECE = 64 * 1024
 

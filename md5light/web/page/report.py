@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from md5light.batch import Batch, Counts, ErrorCount, Result
 from md5light.finding import LABELS, differing
 from md5light.lists.entry import Entry
+from md5light.lists.formats import FORMS
 from md5light.lists.names import basename_of
-from md5light.lists.writing import FORMS
 from md5light.web.page.card import Fact, moment, name_list
 from md5light.web.page.language import Language
 

@@ -1,0 +1,43 @@
+"""How a command runs: its arguments are parsed, its configuration is read, its exit code is set."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from md5light import exits, logs
+
+if TYPE_CHECKING:
+    from md5light.config import Config
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; exits with the usage if it is wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every locale has every character
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with exits.reported(parser.prog):
+        return parser.parse_args(namespace=argparse.Namespace(config=None, verbose=False))
+
+
+def run(
+    program: str,
+    arguments: argparse.Namespace,
+    work: Callable[[Config], bool | None],
+    **flags: dict[str, object],
+) -> None:
+    """Load the configuration, lay the flags over it, work, and exit with the right code."""
+    with exits.reported(program):
+        import dataclasses
+
+        from md5light import config
+
+        loaded = config.load(arguments.config)
+        for section, values in flags.items():
+            given = {key: value for key, value in values.items() if value is not None}
+            changed = dataclasses.replace(getattr(loaded, section), **given)
+            loaded = dataclasses.replace(loaded, **{section: changed})
+        logs.setup(loaded.log, verbose=arguments.verbose)
+        sys.exit(1 if work(loaded) is False else 0)
