@@ -17,7 +17,7 @@ from md5light.cli.parsers import (
     seconds,
     sentence,
 )
-from md5light.cli.running import run
+from md5light.cli.running import importing, run
 
 if TYPE_CHECKING:
     from md5light.config import Config
@@ -72,9 +72,11 @@ def _command(commands: Commands, name: str, purpose: str, example: str) -> Parse
 
 def _execute(program: str, arguments: argparse.Namespace) -> None:
     def work(config: Config) -> None:
-        from md5light import admin
+        command: Callable[[Config, argparse.Namespace], None]
+        with importing():
+            from md5light import admin
 
-        command: Callable[[Config, argparse.Namespace], None] = getattr(admin, arguments.run)
+            command = getattr(admin, arguments.run)
         command(config, arguments)
 
     run(program, arguments, work)

@@ -9,6 +9,7 @@ from functools import partial
 
 from md5light import exits, logs
 from md5light.cli.parsers import AN_ID, Commands, Parser, add_json, add_verbose, seconds, sentence
+from md5light.cli.running import importing
 from md5light.finding import ALGORITHMS
 from md5light.lists.formats import FORMATS, FORMS, NAMES
 
@@ -64,8 +65,8 @@ def _execute(program: str, arguments: argparse.Namespace) -> None:
     _check_lists(arguments)
     with exits.reported(program):
         logs.setup(verbose=arguments.verbose)
-        from md5light import client
-
+        with importing():
+            from md5light import client
         verb: Callable[[argparse.Namespace], int] = getattr(client, arguments.run)
         sys.exit(verb(arguments))
 
