@@ -133,12 +133,28 @@ def test_bad_lines_are_refused_or_kept(service: Service, origin: Origin, tmp_pat
     refused = run("submit", "list", server=service.url, cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "line 2: " in refused.stderr
+    assert "--skip-invalid keeps them" in refused.stderr
+    assert "skip_invalid" not in refused.stderr
     kept = run("submit", "list", "--skip-invalid", "--wait", server=service.url, cwd=tmp_path)
     assert kept.returncode == 1
     assert [json.loads(line)["status"] for line in kept.stdout.splitlines()] == ["hashed", "failed"]
     checked = run("verify", "list", "--skip-invalid", server=service.url, cwd=tmp_path)
     assert checked.returncode == 1
     assert checked.stdout.splitlines()[1] == "line 2: FAILED open or read"
+
+
+def test_a_list_for_google_needs_all_lines_or_a_flag(
+    service: Service, origin: Origin, tmp_path: Path
+) -> None:
+    bodies = serve(origin, "a")
+    words = ["submit", origin.url("/files/a"), origin.url("/gone"), "--wait", "--manifest", "gcs"]
+    refused = run(*words, server=service.url, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--partial leaves the others out" in refused.stderr
+    done = run(*words, "--partial", server=service.url, cwd=tmp_path)
+    assert done.returncode == 1
+    header, line = done.stdout.splitlines()
+    assert (header, line.split("\t")[1]) == ("TsvHttpData-1.0", str(len(bodies["a"])))
 
 
 def test_a_bag_is_verified_without_storing_it(
@@ -230,6 +246,7 @@ def test_a_token_comes_from_netrc_or_the_url(origin: Origin, tmp_path: Path) -> 
         refused = run("submit", url, server=service.url, cwd=tmp_path)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.count("\n") == 1
+        assert "~/.netrc" in refused.stderr
         wrong = service.url.replace("//", "//ann:wrong@")
         assert run("submit", url, server=wrong, cwd=tmp_path).returncode == 1
         right = service.url.replace("//", f"//ann:{token}@")

@@ -315,6 +315,63 @@ def test_a_server_that_is_no_url_is_refused(server: str) -> None:
     assert outcome(lambda: Service(server)) == (2, message)
 
 
+# --- a repeat of what was done already ------------------------------------------------------------
+
+
+def conflict(after: Callable[[Peer], object] | None, code: str) -> Callable[[Peer], bool]:
+    """Answer 409, but the first request as `after` does."""
+
+    def answer(peer: Peer) -> bool:
+        if after and peer.number == 1:
+            after(peer)
+            return False
+        peer.send(error("409 Conflict", code, "It can't be done."))
+        return True
+
+    return answer
+
+
+LOST: list[Callable[[Peer], object]] = [
+    lambda peer: peer.reset(),
+    lambda peer: None,
+    lambda peer: peer.send(reply(b"", "504 Gateway Timeout")),
+]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=["reset", "closed", "504"])
+@pytest.mark.parametrize("code", ["batch_running", "nothing_to_retry"])
+def test_a_retry_whose_answer_was_lost_is_done(
+    code: str, lost: Callable[[Peer], object], origin: Origin
+) -> None:
+    origin.serve(f"/batches/{BATCH}/retry", conflict(lost, code))
+    Service(origin.url()).retry(BATCH)
+
+
+@pytest.mark.parametrize("lost", LOST, ids=["reset", "closed", "504"])
+@pytest.mark.parametrize(("status", "code"), [("canceled", 0), ("done", 1)])
+def test_a_cancel_whose_answer_was_lost_is_done_unless_the_batch_ended_before(
+    status: str, code: int, lost: Callable[[Peer], object], origin: Origin
+) -> None:
+    refuse = conflict(lost, "batch_finished")
+
+    def answer(peer: Peer) -> bool:
+        if peer.head.startswith("DELETE"):
+            return refuse(peer)
+        peer.send(batch(status, hashed=1, canceled=1))
+        return True
+
+    origin.serve(f"/batches/{BATCH}", answer)
+    assert outcome(lambda: Service(origin.url()).cancel(BATCH))[0] == code
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel"])
+def test_a_conflict_at_the_first_request_is_none_of_ours(verb: str, origin: Origin) -> None:
+    for path in ("", "/retry"):
+        origin.serve(f"/batches/{BATCH}{path}", conflict(None, "batch_finished"))
+    code, said = outcome(lambda: getattr(Service(origin.url()), verb)(BATCH))
+    assert (code, said) == (1, f"{origin.url('')}: It can't be done.")
+
+
 # --- passwords, proxies, TLS ----------------------------------------------------------------------
 
 

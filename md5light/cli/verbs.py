@@ -150,6 +150,9 @@ def _add_manifest(verb: Parser) -> None:
         help="format of the manifest (as FILE's name says, else ndjson)",
     )
     verb.add_argument("--names", choices=NAMES, help="how the manifest calls the files (url)")
+    verb.add_argument(
+        "--partial", action="store_true", help="leave lines that are not done out of gcs"
+    )
 
 
 def _add_waiting(verb: Parser) -> None:

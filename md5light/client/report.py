@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from md5light.client.answers import Batch
 from md5light.client.progress import duration
-from md5light.client.service import Batch, Service
+from md5light.client.service import Service
 from md5light.errors import Unreachable
 from md5light.lists.entry import NOT_WELL, Entry, reason
 from md5light.lists.names import escape

@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from md5light.client import report
+from md5light.client.answers import Batch
 from md5light.client.body import Body, open_list
 from md5light.client.output import check_writable, form_for, store
 from md5light.client.progress import Progress
 from md5light.client.report import complain
-from md5light.client.service import Batch, Service
+from md5light.client.service import Service
 from md5light.client.waiting import wait_for_end
 from md5light.errors import OutOfTime
 from md5light.finding import ALGORITHMS
@@ -145,6 +146,8 @@ def _again(batch_id: str, arguments: argparse.Namespace) -> str:
         given["manifest"] = _form(arguments)
     for flag, value in given.items():
         words += [f"--{flag}", value] if value else []
+    if getattr(arguments, "partial", False):
+        words.append("--partial")
     return shlex.join(words)
 
 
@@ -166,7 +169,11 @@ def _digests(arguments: argparse.Namespace) -> list[str]:
 def _fetch(
     service: Service, batch_id: str, arguments: argparse.Namespace, *, patiently: bool = False
 ) -> Callable[..., None]:
-    options = {"format": _form(arguments), "names": arguments.names}
+    options = {
+        "format": _form(arguments),
+        "names": arguments.names,
+        "partial": "yes" if arguments.partial else "",
+    }
     given = {name: value for name, value in options.items() if value}
     return functools.partial(service.manifest, batch_id, patiently=patiently, **given)
 

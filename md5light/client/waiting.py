@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from md5light.client.answers import Batch
 from md5light.client.progress import Progress
-from md5light.client.service import Batch, Service
+from md5light.client.service import Service
 
 #: the next question comes after this share of the time that has passed
 SHARE = 0.05
