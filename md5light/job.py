@@ -47,41 +47,44 @@ class Job(NamedTuple):  # made at each claim, in half the time that a frozen dat
     max_attempts: int
     created_at: float
     #: start of the latest attempt
-    started_at: float | None
-    finished_at: float | None
-    bytes_done: int
-    bytes_total: int | None
-    md5: str | None
-    size: int | None
-    final_url: str | None
-    content_type: str | None
-    etag: str | None
-    last_modified: str | None
+    started_at: float | None = None
     #: why the latest attempt failed
-    error_code: str | None
-    error_message: str | None
+    error_code: str | None = None
     #: its place among waiting jobs, a time or a turn; None: it waits for its next attempt
     turn: float | None = None
     #: how often its host refused it without counting an attempt, and when last
     refusals: int = 0
     refused_at: float | None = None
-    #: the batch that it belongs to, and its place there
+    #: the batch that it belongs to
     batch_id: str | None = None
-    place: int | None = None
-    #: none, waiting, sent or failed
-    mail: str = "none"
-    #: the fields of Wanted
+    #: as in Wanted
     digests: str = ""
+    # A claim leaves out what follows: no worker needs it.
+    #: its place in its batch
+    place: int | None = None
+    finished_at: float | None = None
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    error_message: str | None = None
+    md5: str | None = None
+    size: int | None = None
+    final_url: str | None = None
+    content_type: str | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    #: the further digests that were wanted
+    sha1: str | None = None
+    sha256: str | None = None
+    sha512: str | None = None
+    #: as in Wanted
     expected_size: int | None = None
     expected_md5: str | None = None
     expected_sha1: str | None = None
     expected_sha256: str | None = None
     expected_sha512: str | None = None
-    #: the further digests, as far as they were requested
-    sha1: str | None = None
-    sha256: str | None = None
-    sha512: str | None = None
-    #: the end of its host's rest, and the reason; None: the host does not rest
+    #: none, waiting, sent or failed
+    mail: str = "none"
+    #: until when its host rests, and why; None: it does not
     rest_until: float | None = None
     rest_code: str | None = None
     rest_message: str | None = None

@@ -112,7 +112,7 @@ def test_what_is_wanted_stays_with_a_job_until_it_is_found(queue: Queue, clock: 
     queue.release(claim(queue))
     job = claim(queue)
     assert job.further == dict.fromkeys(["sha1", "sha256", "sha512"])
-    assert job.expected == {"size": 7, "sha256": "2" * 64}
+    assert stored(queue, job_id).expected == {"size": 7, "sha256": "2" * 64}
     found: dict[str, Any] = {"sha1": "1" * 40, "sha256": "2" * 64, "sha512": "5" * 128}
     queue.settle(job, dataclasses.replace(HASHED, **found))
     done = stored(queue, job_id)

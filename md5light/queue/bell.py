@@ -60,14 +60,21 @@ class BellListener(Listener):
 
 def ring(database: Path, times: int) -> None:
     """Tell each pool that listens beside `database` of `times` new jobs; never waits or fails."""
-    for path in database.parent.glob(f"{_literal(database.name)}-bell-*"):
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as bell,
-        ):
-            bell.setblocking(False)
-            with _address(path) as address:
-                _send(bell, address, times, path)
+    beginning = f"{database.name}-bell-"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(database.parent):
+            if name.startswith(beginning):
+                _ring_one(database.with_name(name), times)
+
+
+def _ring_one(path: Path, times: int) -> None:
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as bell,
+    ):
+        bell.setblocking(False)
+        with _address(path) as address:
+            _send(bell, address, times, path)
 
 
 def _send(bell: socket.socket, address: str, times: int, path: Path) -> None:
@@ -77,10 +84,6 @@ def _send(bell: socket.socket, address: str, times: int, path: Path) -> None:
     except ConnectionRefusedError:
         if path.is_socket():  # left behind by a pool that was killed
             path.unlink(missing_ok=True)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
 @contextlib.contextmanager

@@ -11,42 +11,30 @@ was due or ran, admits others in the same transaction, under the host's lock.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
-from enum import Enum
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from md5light.errors import Failure
-from md5light.job import Hashed, Job
+from md5light.job import Job
 from md5light.queue.database import Row, Transaction
-from md5light.queue.politeness import Host, Word
+from md5light.queue.politeness import Host
 
-#: columns of the table of hosts
-COLUMNS = [field.name for field in dataclasses.fields(Host)]
-
-FIND = "select * from hosts"
-
-STORE = """
-    insert into hosts ({columns}) values ({values}) on conflict (host) do update set {changes}
-""".format(
-    columns=", ".join(COLUMNS),
-    values=", ".join(f":{column}" for column in COLUMNS),
-    changes=", ".join(f"{column} = excluded.{column}" for column in COLUMNS),
-)
-
-COUNT_RUNNING = """
-    select count(*) as running from jobs
-    where host = :host and status = 'running' and finished_at is null
+#: how a host stands; for several hosts such statements are joined to one
+LOOK = """
+    select :{name} as host, exists (select 1 from hosts where host = :{name}) as is_in_trouble,
+        (select count(*) from jobs where host = :{name} and status = 'running'
+            and finished_at is null) as running,
+        exists (select 1 from jobs where host = :{name} and status = 'queued'
+            and due_at is null and finished_at is null) as has_aside
 """
 
-#: its row, if it has one, its running jobs, and those that began after its last word
-LOOK = """
-    select hosts.*, running.jobs as running, running.since
-    from (
-        select count(*) as jobs, count(case when started_at > coalesce(
-                (select word_at from hosts where host = :name), 0) then 1 end) as since
-        from jobs where host = :name and status = 'running' and finished_at is null) as running
-    left join hosts on hosts.host = :name
+#: a host in trouble, and how many of its running jobs began after its last word
+TROUBLE = """
+    select hosts.*, (
+        select count(*) from jobs where jobs.host = hosts.host and status = 'running'
+            and finished_at is null and started_at > word_at) as since
+    from hosts where host = :host
 """
 
 # 1e12 is job.FAR: a job with a turn may be claimed at any time.
@@ -140,28 +128,26 @@ PORTION = 1000
 #: seconds after its last rest in which a host is remembered
 REMEMBERED_SECONDS = 3600.0
 
-#: refusals of a job that its host answers for: the next ones are the job's own, where the host
-#: has given another job a good answer since
-HOSTS_REFUSALS = 2
 
-#: codes of failures that show that the host answers
-ANSWERED = frozenset(
-    {"http_status", "bad_response", "bad_redirect", "incomplete", "too_large", "too_many_redirects"}
-)
+@dataclass
+class Standing:
+    """How a host stands, found out and kept up to date under its lock."""
 
-#: hosts by name, None for one that is not in trouble
-States = dict[str, "Host | None"]
+    #: its jobs that run
+    running: int
+    #: whether it has jobs set aside
+    has_aside: bool
+    #: None: it is in none
+    trouble: Host | None = None
+    #: its running jobs that began after its last word
+    since: int = 0
+
+    def rests(self, now: float) -> bool:
+        return self.trouble is not None and self.trouble.rest_until > now
 
 
-class Verdict(Enum):
-    """What an outcome means to the job."""
-
-    #: what it says
-    OWN = "own"
-    #: its host rests, and it was the only one that asked: the attempt counts
-    REFUSED = "refused"
-    #: its host rests: it was as good as not tried
-    UNTRIED = "untried"
+#: hosts by name
+Standings = dict[str, Standing]
 
 
 class HostReport(NamedTuple):
@@ -186,7 +172,7 @@ class Hosts:
     """
 
     def __init__(self, per_host: int) -> None:
-        self._per_host = per_host or UNLIMITED
+        self.per_host = per_host or UNLIMITED
 
     def lock(
         self, transaction: Transaction, hosts: Iterable[str], *, wait: bool = True
@@ -203,98 +189,68 @@ class Hosts:
 
     # --- under the locks of the hosts -------------------------------------------------------------
 
-    def states(self, transaction: Transaction, hosts: Iterable[str]) -> States:
-        """Read the states of `hosts`."""
-        names = sorted(set(hosts))
-        found: States = dict.fromkeys(names)
+    def look(self, transaction: Transaction, hosts: Iterable[str]) -> Standings:
+        """Find out how `hosts` stand."""
+        names = {f"host{n}": host for n, host in enumerate(sorted(hosts))}
         if not names:
-            return found
-        wanted = " or ".join(f"host = :host{n}" for n in range(len(names)))
-        keys = {f"host{n}": name for n, name in enumerate(names)}
-        for row in transaction.all(f"{FIND} where {wanted}", **keys):
-            found[row["host"]] = Host(**row)
-        return found
+            return {}
+        standings = {}
+        for row in transaction.all(_look_at(tuple(names)), **names):
+            standing = Standing(row["running"], bool(row["has_aside"]))
+            if row["is_in_trouble"]:
+                (trouble,) = transaction.all(TROUBLE, host=row["host"])
+                standing.since = trouble.pop("since")
+                standing.trouble = Host(**trouble)
+            standings[row["host"]] = standing
+        return standings
 
-    def choose(self, transaction: Transaction, due: list[Row]) -> tuple[list[Row], States]:
+    def choose(self, transaction: Transaction, due: list[Row]) -> tuple[list[Row], Standings]:
         """Return the due jobs that may run, and the hosts of which no more may.
 
         A job that its worker lost still has its place, but where its host rests.
         """
+        now = transaction.now()
+        standings = self.look(transaction, {job["host"] for job in due})
+        places = {host: self._places(standing) for host, standing in standings.items()}
         may_run: list[Row] = []
-        full: States = {}
-        for host in sorted({job["host"] for job in due}):
-            jobs = [job for job in due if job["host"] == host]
-            state, places = self._look(transaction, host)
-            if state and state.rest_until > transaction.now():
-                full[host] = state
-                continue
-            lost = [job for job in jobs if job["status"] == "running"]
-            queued = [job for job in jobs if job["status"] == "queued"]
-            may_run += lost + queued[:places]
-            if len(queued) > places:
-                full[host] = state
+        full: Standings = {}
+        for job in due:
+            host = job["host"]
+            is_queued = job["status"] == "queued"
+            if standings[host].rests(now) or (is_queued and places[host] <= 0):
+                full[host] = standings[host]
+            else:
+                may_run.append(job)
+                places[host] -= is_queued
         return may_run, full
 
-    def set_aside(self, transaction: Transaction, states: States) -> None:
+    def set_aside(self, transaction: Transaction, standings: Standings) -> None:
         """Set due jobs of these hosts aside, up to a thousand of each."""
-        for host, state in states.items():
+        for host, standing in standings.items():
             transaction.run(SET_WAITING_ASIDE, host=host, portion=PORTION)
-            if state and state.rest_until > transaction.now():
+            if standing.trouble and standing.rests(transaction.now()):
                 transaction.run(SET_LOST_ASIDE, host=host, portion=PORTION)
-                self._let_knock(transaction, state)
+                self._let_knock(transaction, standing.trouble)
 
     def admit(self, transaction: Transaction, hosts: Iterable[str]) -> None:
         """Bring back as many jobs of `hosts` as may run now, or one at the end of a rest."""
-        self.admit_by(transaction, self.states(transaction, hosts))
+        self.admit_by(transaction, self.look(transaction, hosts))
 
-    def admit_by(self, transaction: Transaction, states: States) -> None:
-        """Do as `admit` does, where the states have been read."""
+    def admit_by(self, transaction: Transaction, standings: Standings) -> None:
+        """Do as `admit` does, where the hosts were looked at before their jobs changed."""
         now = transaction.now()
         rows = []
-        for host, state in states.items():
-            if state and state.rest_until > now:
-                self._let_knock(transaction, state)
-            else:
-                since = state.word_at if state else 0.0
-                places = min(PORTION, self._limit(state))
+        for host, standing in standings.items():
+            trouble = standing.trouble
+            if trouble and standing.rests(now):
+                self._let_knock(transaction, trouble)
+            elif trouble or standing.has_aside:  # only trouble sets ended jobs aside
+                since = trouble.word_at if trouble else 0.0
+                places = min(PORTION, self._limit(trouble))
                 rows.append({"host": host, "places": places, "since": since})
         for count in transaction.run_many(ADMIT, rows):
             if count > 1:  # the worker whose job has ended takes one
                 transaction.ring()
-
-    def hear(
-        self,
-        transaction: Transaction,
-        ended: Sequence[tuple[Job, Hashed | Failure]],
-        states: States,
-        retry_seconds: float,
-    ) -> list[Verdict]:
-        """Note what outcomes say of hosts, before they are stored; return what they mean to jobs.
-
-        `states` must hold their hosts, and is brought up to date; `retry_seconds` is a host's first
-        pause.
-        """
-        beside = {
-            host: self._count_running(transaction, host)
-            for host in {job.host for job, outcome in ended if _is_word(outcome)}
-        }
-        verdicts = []
-        for job, outcome in ended:
-            state, others = states[job.host], max(0, beside.get(job.host, 0) - 1)
-            beside[job.host] = others
-            verdict = Verdict.OWN
-            if isinstance(outcome, Failure) and _is_word(outcome) and not _is_own(job, state):
-                state = states[job.host] = state or Host(job.host, most=self._per_host)
-                word = Word.of(outcome, job.started_at or 0.0)
-                if not others and self._stays_away(transaction, state, word):
-                    state.give_up(transaction.now())
-                counts = state.refused(word, others, transaction.now(), retry_seconds)
-                verdict = Verdict.REFUSED if counts else Verdict.UNTRIED
-            elif state and _is_answer(outcome):
-                state.answered(job.started_at or 0.0)
-            verdicts.append(verdict)
-        transaction.run_many(STORE, [vars(state) for state in states.values() if state])
-        return verdicts
 
     # --- in transactions of their own -------------------------------------------------------------
 
@@ -305,14 +261,14 @@ class Hosts:
     def fail_waiting(self, transaction: Transaction, host: str) -> list[Job]:
         """Let jobs fail that waited when the host was given up, up to a thousand; return them."""
         self.lock(transaction, [host])
-        states = self.states(transaction, [host])
-        state = states[host]
-        if state is None or state.given_up_at is None:  # it is back, or another worker did it
+        standings = self.look(transaction, [host])
+        trouble = standings[host].trouble
+        if trouble is None or trouble.given_up_at is None:  # it is back, or another worker did it
             return []
-        failed = transaction.all(FAIL, **vars(state), portion=PORTION)
+        failed = transaction.all(FAIL, **vars(trouble), portion=PORTION)
         if len(failed) < PORTION:
             transaction.run(ALL_FAILED, host=host)
-        self.admit_by(transaction, states)
+        self.admit_by(transaction, standings)
         return [Job(**row) for row in failed]
 
     def tidy(self, transaction: Transaction) -> None:
@@ -326,59 +282,35 @@ class Hosts:
         reports = []
         for row in transaction.all(NEWEST, limit=limit):
             resting = row.pop("rests") and row["rest_until"] > now
-            row["room"] = 0 if resting else min(row["room"], self._per_host)
+            row["room"] = 0 if resting else min(row["room"], self.per_host)
             row["rest_until"] = row["rest_until"] if resting else None
             reports.append(HostReport(**row))
         return reports
 
-    def _look(self, transaction: Transaction, host: str) -> tuple[Host | None, int]:
-        """Return a host's state and how many more of its jobs may run.
+    def _places(self, standing: Standing) -> int:
+        """Return how many more jobs of a host may run.
 
         The room that it has made since its last word is not taken by those that ran before: a long
         download must not keep others waiting.
         """
-        (row,) = transaction.all(LOOK, name=host)
-        running, since = row.pop("running"), row.pop("since")
-        state = Host(**row) if row["host"] else None
-        return state, max(0, min(self._per_host - running, self._limit(state) - since))
+        room = self._limit(standing.trouble) - standing.since
+        return min(self.per_host - standing.running, room)
 
-    def _limit(self, state: Host | None) -> int:
-        return min(self._per_host, state.room) if state else self._per_host
+    def _limit(self, trouble: Host | None) -> int:
+        return min(self.per_host, trouble.room) if trouble else self.per_host
 
-    def _count_running(self, transaction: Transaction, host: str) -> int:
-        row = transaction.one(COUNT_RUNNING, host=host)
-        return int(row["running"]) if row else 0
-
-    def _stays_away(self, transaction: Transaction, state: Host, word: Word) -> bool:
-        """Tell whether to give the host up; a job that waits alone has its own attempts."""
-        is_last = state.stays_away(word)
-        return is_last and transaction.one(NEXT_IN_TURN, host=state.host) is not None
-
-    def _let_knock(self, transaction: Transaction, state: Host) -> None:
+    def _let_knock(self, transaction: Transaction, trouble: Host) -> None:
         """Let one job be due at the end of a rest, if none is yet."""
-        times = {"host": state.host, "rest_until": state.rest_until}
+        times = {"host": trouble.host, "rest_until": trouble.rest_until}
         if transaction.one(IS_KNOCK_SET, **times) is None:
             following = NEXT_IN_TURN
-            if state.refuses:  # the job that was refused must not be the only one to choose from
-                transaction.run(SET_WAITING_ASIDE, host=state.host, portion=PORTION)
+            if trouble.refuses:  # the job that was refused must not be the only one to choose from
+                transaction.run(SET_WAITING_ASIDE, host=trouble.host, portion=PORTION)
                 following = NEXT_TO_KNOCK
             if transaction.run(SET_KNOCK.format(next=following), **times):
                 transaction.ring()  # else idle workers might look only after that
 
 
-def _is_word(outcome: Hashed | Failure) -> bool:
-    """Tell whether it is the word of the job's own host: jobs are counted by no other."""
-    return isinstance(outcome, Failure) and outcome.of_host and not outcome.redirected
-
-
-def _is_own(job: Job, state: Host | None) -> bool:
-    """Tell whether a refusal is the job's own: the host refuses it, and answers others."""
-    return (
-        job.refusals >= HOSTS_REFUSALS
-        and state is not None
-        and (state.good_at or 0.0) > (job.refused_at or 0.0)
-    )
-
-
-def _is_answer(outcome: Hashed | Failure) -> bool:
-    return isinstance(outcome, Hashed) or (not outcome.of_host and outcome.code in ANSWERED)
+@functools.cache
+def _look_at(names: tuple[str, ...]) -> str:
+    return " union all ".join(LOOK.format(name=name) for name in names)

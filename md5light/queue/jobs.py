@@ -28,10 +28,11 @@ from md5light.logs import Log
 from md5light.queue import outbox, totals, turns
 from md5light.queue.backoff import backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
-from md5light.queue.hosts import HostReport, Hosts, Verdict
+from md5light.queue.hosts import HostReport, Hosts
 from md5light.queue.ids import ID, find
 from md5light.queue.leases import Leases, settled
 from md5light.queue.limits import Limits, Room
+from md5light.queue.verdicts import Verdict, Verdicts
 
 log = Log(__name__)
 
@@ -79,6 +80,12 @@ LIST = f"{JOBS} where jobs.id in ({{ids}}) order by jobs.created_at desc, jobs.i
 # The columns by which a claim decides; a row is read whole only once it is claimed.
 
 DUE_COLUMNS = "id, host, status, attempts, max_attempts"
+
+#: what a worker needs of a job
+CLAIMED_COLUMNS = """
+    id, url, host, email, client, status, due_at, token, worker, attempts, max_attempts,
+    created_at, started_at, error_code, turn, refusals, refused_at, batch_id, digests
+"""
 
 ON_CLAIM = """, status = 'running', turn = coalesce(turn, due_at), started_at = :now,
     bytes_done = 0, bytes_total = null"""
@@ -216,6 +223,7 @@ class Queue:
         self._limits = Limits(submits_per_minute, mails_per_hour, unfinished_per_client)
         self._room = Room(max_unfinished)
         self._hosts = Hosts(per_host)
+        self._verdicts = Verdicts(self._hosts.per_host, retry_seconds)
         self._leases = Leases(
             "jobs",
             ["id"],
@@ -225,6 +233,7 @@ class Queue:
             on_settle=ON_SETTLE,
             is_new="due_at = turn",
             due_columns=DUE_COLUMNS,
+            claimed_columns=CLAIMED_COLUMNS,
         )
 
     @classmethod
@@ -606,9 +615,9 @@ class Queue:
         transaction.run_many(
             LAST_CHANCE, [{**_held(job), "attempts": job.attempts} for job in last]
         )
-        states = self._hosts.states(transaction, {each.job.host for each in ended})
+        standings = self._hosts.look(transaction, {each.job.host for each in ended})
         outcomes = [(each.job, each.outcome) for each in ended]
-        verdicts = self._hosts.hear(transaction, outcomes, states, self._retry_seconds)
+        verdicts = self._verdicts.hear(transaction, outcomes, standings)
         rows = [
             self._outcome(each, verdict, now, untried)
             for each, verdict in zip(ended, verdicts, strict=True)
@@ -617,7 +626,7 @@ class Queue:
         stored = [
             (each.job, row) for each, row, is_held in zip(ended, rows, held, strict=True) if is_held
         ]
-        self._hosts.admit_by(transaction, states)
+        self._hosts.admit_by(transaction, standings)
         finished = [(job, row) for job, row in stored if row["finished_at"] is not None]
         recipients = {job.id: job.email for job, _ in finished if job.email}
         outbox.add(transaction, "job", recipients)

@@ -9,7 +9,7 @@ The columns common to all leased tables are described in the schema.
 from __future__ import annotations
 
 import itertools
-import uuid
+import secrets
 from collections.abc import Iterable, Sequence
 
 from md5light.errors import Failure
@@ -45,7 +45,7 @@ NEXT = "select min(due_at) as due_at from {table} where due_at > :now"
 CLAIM = """
     update {table} set token = :token, worker = :worker, due_at = :lease_end,
         attempts = attempts + 1{on_claim}
-    where {rows} returning *
+    where {rows} returning {columns}
 """
 
 FENCE = "{key} and token = :token"
@@ -99,12 +99,16 @@ class Leases:
         on_settle: str = "",
         is_new: str = "attempts = 0",
         due_columns: str = "*",
+        claimed_columns: str = "*",
     ) -> None:
         self._table = table
         self._key = key
         self._seconds = seconds
         self._on_claim = on_claim
         self._is_new = is_new
+        self._claimed_columns = claimed_columns
+        #: statements that claim, by the number of rows
+        self._claim: dict[int, str] = {}
         self._claims = itertools.count(1)
         fence = FENCE.format(key=self._equal())
         ranges = (BY_TIME, BY_TURN)
@@ -138,13 +142,24 @@ class Leases:
         if not due:
             return []
         keys = {f"{name}{n}": row[name] for n, row in enumerate(due) for name in self._key}
-        chosen = " or ".join(f"({self._equal(n)})" for n in range(len(due)))
         return transaction.all(
-            CLAIM.format(table=self._table, on_claim=self._on_claim, rows=chosen),
-            token=str(uuid.uuid4()),
+            self._claim.get(len(due)) or self._compose_claim(len(due)),
+            token=secrets.token_hex(16),
             worker=worker,
             lease_end=transaction.now() + self._seconds,
             **keys,
+        )
+
+    def _compose_claim(self, rows: int) -> str:
+        chosen = " or ".join(f"({self._equal(n)})" for n in range(rows))
+        return self._claim.setdefault(
+            rows,
+            CLAIM.format(
+                table=self._table,
+                on_claim=self._on_claim,
+                rows=chosen,
+                columns=self._claimed_columns,
+            ),
         )
 
     def renew(self, transaction: Transaction, rows: Iterable[Row]) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import sqlite3
@@ -10,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from md5light.errors import DatabaseError, DatabaseReplaced, DatabaseUnavailable
 from md5light.owner import give_to_owner
@@ -46,6 +47,9 @@ JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
 #: free pages given back to the file system by one purge
 TRIMMED_PAGES = 1000
 
+#: what a checkpoint returns first where a lock prevented it
+BUSY = 1
+
 #: what statements say for engines with more than one writer at a time
 ROW_LOCK = " for update skip locked"
 
@@ -56,20 +60,24 @@ class SQLiteTransaction(Transaction):
     writers = 1
     placeholder = "?"
 
-    def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
         super().__init__()
         self._connection = connection
-        self._clock = clock
+        self._now = now
 
     def all(self, sql: str, **parameters: object) -> list[Row]:
-        return self._execute(sql, parameters).fetchall()
+        cursor = self._execute(sql, parameters)
+        found = cursor.fetchall()
+        if not found:  # then the names of columns need not be read
+            return []
+        columns = [column[0] for column in cursor.description]
+        return [dict(zip(columns, values, strict=True)) for values in found]
 
     def run(self, sql: str, **parameters: object) -> int:
         return self._execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, rows: list[Row]) -> list[int]:
-        sql, now, execute = sql.replace(ROW_LOCK, ""), self._clock(), self._connection.execute
-        return [execute(sql, {**row, "now": now}).rowcount for row in rows]
+        return [self._execute(sql, {**row}).rowcount for row in rows]
 
     def lock(self, names: Iterable[str]) -> None:
         """Do nothing: the file's write lock keeps all others out."""
@@ -78,15 +86,14 @@ class SQLiteTransaction(Transaction):
         return True
 
     def now(self) -> float:
-        return self._clock()
+        return self._now
 
     def _run_all(self, sql: str, values: list[tuple[object, ...]]) -> int:
         return self._connection.executemany(sql, values).rowcount
 
     def _execute(self, sql: str, parameters: dict[str, object]) -> sqlite3.Cursor:
-        if ":now" in sql:
-            parameters["now"] = self._clock()
-        return self._connection.execute(sql.replace(ROW_LOCK, ""), parameters)
+        parameters["now"] = self._now
+        return self._connection.execute(_without_row_lock(sql), parameters)
 
 
 class SQLite(SharedCommits):
@@ -114,7 +121,7 @@ class SQLite(SharedCommits):
         #: the file and its log; SQLite keeps that beside the target of a link
         self._file, self._log = os.fspath(self.path), f"{os.path.realpath(self.path)}-wal"
         #: device and inode of both, as they were opened
-        self._identity: list[tuple[int, int]] = []
+        self._identity: tuple[int, ...] = ()
         try:
             self._open(create, migrate)
         except (sqlite3.Error, OSError) as error:
@@ -131,7 +138,7 @@ class SQLite(SharedCommits):
     def read(self, work: Callable[[Transaction], T]) -> T:
         self._check_identity()
         with self._reader() as connection:
-            return work(SQLiteTransaction(connection, self._clock))
+            return work(SQLiteTransaction(connection, self._clock()))
 
     def compact(self) -> int:
         with self._reporting():
@@ -159,7 +166,7 @@ class SQLite(SharedCommits):
                 with self._transaction() as transaction:
                     self._migrate(transaction)
             else:
-                self._require_schema(SQLiteTransaction(self._writer, self._clock))
+                self._require_schema(SQLiteTransaction(self._writer, self._clock()))
             self._identity = self._find_identity()
 
     @contextlib.contextmanager
@@ -167,7 +174,7 @@ class SQLite(SharedCommits):
         with self._reporting():
             _retry(self._writer, "begin immediate", LOCK_SECONDS)
             try:
-                yield SQLiteTransaction(self._writer, self._clock)
+                yield SQLiteTransaction(self._writer, self._clock())
                 self._check_identity()
                 self._writer.execute("commit")
             except BaseException:
@@ -235,13 +242,13 @@ class SQLite(SharedCommits):
                 f"database {self.path}: its file was deleted or replaced while it was in use"
             )
 
-    def _find_identity(self) -> list[tuple[int, int]]:
+    def _find_identity(self) -> tuple[int, ...]:
         """Return device and inode of the file and of its log, nothing where one can't be found."""
         try:
-            found = [os.stat(self._file), os.stat(self._log)]
+            file, log = os.stat(self._file), os.stat(self._log)
         except OSError:
-            return []
-        return [(status.st_dev, status.st_ino) for status in found]
+            return ()
+        return file.st_dev, file.st_ino, log.st_dev, log.st_ino
 
     def _create_private(self) -> None:
         """Make a new file readable by its owner alone: it holds mail addresses.
@@ -266,7 +273,6 @@ class SQLite(SharedCommits):
         connection = sqlite3.connect(
             self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.row_factory = _row
         with _closed_on_error(connection):
             connection.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
             connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -308,8 +314,9 @@ def _try(connection: sqlite3.Connection, statement: str, *, last: bool) -> bool:
         if last or "locked" not in str(error):
             raise
         return False
-    return last or row is None or not row.get("busy")
+    return last or row is None or row[0] != BUSY
 
 
-def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
-    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
+@functools.lru_cache(maxsize=256)
+def _without_row_lock(sql: str) -> str:
+    return sql.replace(ROW_LOCK, "")

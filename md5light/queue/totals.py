@@ -132,21 +132,23 @@ def add(transaction: Transaction, events: Iterable[Event]) -> None:
     spread over shards, so that few do.
     """
     shard = random.randrange(transaction.writers)  # noqa: S311 - not a secret
-    by_kind: dict[tuple[str, float], list[Event]] = {}
+    counted: dict[tuple[str, float], Row] = {}
     for event in events:
-        by_kind.setdefault((event.name, event.within), []).append(event)
-    rows = [
-        {
-            "event": name,
-            "within": within,
-            "shard": shard,
-            "events": sum(event.times for event in same),
-            "bytes": sum(event.size for event in same),
-            "seconds": sum(event.seconds for event in same),
-        }
-        for (name, within), same in sorted(by_kind.items())
-    ]
-    transaction.run_many(ADD, rows)
+        row = counted.setdefault(
+            (event.name, event.within),
+            {
+                "event": event.name,
+                "within": event.within,
+                "shard": shard,
+                "events": 0,
+                "bytes": 0,
+                "seconds": 0.0,
+            },
+        )
+        row["events"] += event.times
+        row["bytes"] += event.size
+        row["seconds"] += event.seconds
+    transaction.run_many(ADD, [row for _, row in sorted(counted.items())])
 
 
 @dataclass(frozen=True)

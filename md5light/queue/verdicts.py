@@ -1,0 +1,106 @@
+"""Verdicts: what the outcomes of attempts say of hosts, and what that means to their jobs.
+
+The rules of hosts are in `politeness`; this applies them, under the locks of the hosts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from enum import Enum
+
+from md5light.errors import Failure
+from md5light.job import Hashed, Job
+from md5light.queue.database import Transaction
+from md5light.queue.hosts import Standing, Standings
+from md5light.queue.politeness import Host, Word
+
+#: columns of the table of hosts
+COLUMNS = [field.name for field in dataclasses.fields(Host)]
+
+STORE = """
+    insert into hosts ({columns}) values ({values}) on conflict (host) do update set {changes}
+""".format(
+    columns=", ".join(COLUMNS),
+    values=", ".join(f":{column}" for column in COLUMNS),
+    changes=", ".join(f"{column} = excluded.{column}" for column in COLUMNS),
+)
+
+#: refusals of a job that its host answers for: the next ones are the job's own, where the host
+#: has given another job a good answer since
+HOSTS_REFUSALS = 2
+
+#: codes of failures that show that the host answers
+ANSWERED = frozenset(
+    {"http_status", "bad_response", "bad_redirect", "incomplete", "too_large", "too_many_redirects"}
+)
+
+
+class Verdict(Enum):
+    """What an outcome means to the job."""
+
+    #: what it says
+    OWN = "own"
+    #: its host rests, and it was the only one that asked: the attempt counts
+    REFUSED = "refused"
+    #: its host rests: it was as good as not tried
+    UNTRIED = "untried"
+
+
+class Verdicts:
+    """Judges outcomes: `per_host` jobs of a host run at once, `first_pause` is a host's first."""
+
+    def __init__(self, per_host: int, first_pause: float) -> None:
+        self._per_host = per_host
+        self._first_pause = first_pause
+
+    def hear(
+        self,
+        transaction: Transaction,
+        ended: Iterable[tuple[Job, Hashed | Failure]],
+        standings: Standings,
+    ) -> list[Verdict]:
+        """Note what outcomes say of hosts, before they are stored; return what they mean to jobs.
+
+        `standings` must hold their hosts, and is brought up to date.
+        """
+        now = transaction.now()
+        verdicts = [self._judge(standings[job.host], job, outcome, now) for job, outcome in ended]
+        troubles = [vars(each.trouble) for each in standings.values() if each.trouble]
+        transaction.run_many(STORE, troubles)
+        return verdicts
+
+    def _judge(
+        self, standing: Standing, job: Job, outcome: Hashed | Failure, now: float
+    ) -> Verdict:
+        trouble = standing.trouble
+        standing.running = others = max(0, standing.running - 1)
+        if isinstance(outcome, Failure) and _is_word(outcome) and not _is_own(job, trouble):
+            trouble = standing.trouble = trouble or Host(job.host, most=self._per_host)
+            word = Word.of(outcome, job.started_at or 0.0)
+            # A job that waits alone has its own attempts.
+            if not others and standing.has_aside and trouble.stays_away(word):
+                trouble.give_up(now)
+            counts = trouble.refused(word, others, now, self._first_pause)
+            return Verdict.REFUSED if counts else Verdict.UNTRIED
+        if trouble and _is_answer(outcome):
+            trouble.answered(job.started_at or 0.0)
+        return Verdict.OWN
+
+
+def _is_word(failure: Failure) -> bool:
+    """Tell whether it is the word of the job's own host: jobs are counted by no other."""
+    return failure.of_host and not failure.redirected
+
+
+def _is_own(job: Job, trouble: Host | None) -> bool:
+    """Tell whether a refusal is the job's own: the host refuses it, and answers others."""
+    return (
+        job.refusals >= HOSTS_REFUSALS
+        and trouble is not None
+        and (trouble.good_at or 0.0) > (job.refused_at or 0.0)
+    )
+
+
+def _is_answer(outcome: Hashed | Failure) -> bool:
+    return isinstance(outcome, Hashed) or (not outcome.of_host and outcome.code in ANSWERED)
