@@ -21,6 +21,11 @@ from tests.waiting import wait_until
 #: durable as in production: only what tests don't need is smaller
 SETTINGS = {"unix_socket_directories": "", "max_connections": "200"}
 
+WAITING = """
+    select 1 from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock'
+"""
+
 #: neither server runs as root
 UNPRIVILEGED: dict[str, Any] = (
     {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
@@ -136,10 +141,9 @@ def pgbouncer(server: PostgreSQLServer) -> Iterator[int]:
 
 
 def waits_for_a_lock(location: str) -> bool:
-    """Tell whether any session of the server waits for a lock."""
+    """Tell whether a session of the database waits for a lock."""
     with psycopg.connect(location) as watching:
-        sql = "select 1 from pg_locks where not granted"
-        return watching.execute(sql).fetchone() is not None
+        return watching.execute(WAITING).fetchone() is not None
 
 
 def _free_port() -> int:

@@ -27,7 +27,7 @@ from tests.waiting import wait_until
 #: how many files there are; the last ones are missing
 FILES, MISSING = 100, 10
 
-MOST_LINES = 40
+MOST_LINES = 20
 
 #: seconds until all has recovered from the last kill
 RECOVERY_SECONDS = 60.0
@@ -49,17 +49,19 @@ class Lists:
         self._service = service
         self._origin = origin
         self._random = random.Random(seed)
+        self._session = requests.Session()
         self.submitted: list[Submitted] = []
         self.thread = threading.Thread(target=self._submit, args=(count,), name="client")
 
     def _submit(self, count: int) -> None:
-        for number in range(count):
-            lines = self._random.randint(1, MOST_LINES)
-            files = [self._random.randrange(FILES) for _ in range(lines)]
-            each = Submitted(files, f"key-{number}")
-            while not each.id:
-                each.id = self._post(each) or ""
-            self.submitted.append(each)
+        with self._session:
+            for number in range(count):
+                lines = self._random.randint(1, MOST_LINES)
+                files = [self._random.randrange(FILES) for _ in range(lines)]
+                each = Submitted(files, f"key-{number}")
+                while not each.id:
+                    each.id = self._post(each) or ""
+                self.submitted.append(each)
 
     def _post(self, each: Submitted) -> str | None:
         """Post a list; None where the server was killed or could not store it."""
@@ -70,7 +72,7 @@ class Lists:
         body = json.dumps({"email": f"{each.key}@example.org", "lines": lines})
         headers = {"Content-Type": "application/json", "Idempotency-Key": each.key}
         with contextlib.suppress(requests.RequestException):
-            answer = requests.post(
+            answer = self._session.post(
                 f"{self._service.url}/batches", data=body, headers=headers, timeout=20
             )
             assert answer.status_code in (202, 503), answer.text
@@ -112,26 +114,34 @@ def kill_something(service: Service, chance: random.Random) -> None:
         service.start_server()
 
 
-def manifest(service: Service, batch_id: str) -> list[dict[str, Any]]:
-    answer = requests.get(f"{service.url}/batches/{batch_id}/manifest", timeout=20)
-    return [json.loads(line) for line in answer.text.splitlines()]
-
-
-def check(service: Service, each: Submitted) -> None:
+def check(service: Service, session: requests.Session, each: Submitted) -> None:
     """Hold a batch against its list, once it has ended and its mail was sent."""
+    url = f"{service.url}/batches/{each.id}"
 
     def ended() -> dict[str, Any]:
-        batch: dict[str, Any] = requests.get(f"{service.url}/batches/{each.id}", timeout=20).json()
+        batch: dict[str, Any] = session.get(url, timeout=20).json()
         return batch if (batch["status"], batch["mail"]) == ("done", "sent") else {}
 
     batch = wait_until(ended, RECOVERY_SECONDS, f"the end and the mail of batch {each.id}")
-    lines = manifest(service, each.id)
+    manifest = session.get(f"{url}/manifest", timeout=20).text
+    lines = [json.loads(line) for line in manifest.splitlines()]
     assert [(line["status"], line["md5"]) for line in lines] == [
         expected_line(file, place) for place, file in enumerate(each.files)
     ]
     counted = Counter(line["status"] for line in lines)
     counts = {name: count for name, count in batch["counts"].items() if count}
     assert counts == {"total": len(lines), **counted}
+
+
+def kill_while_submitting(service: Service, client: Lists, batches: int, kills: int) -> None:
+    """Kill something each time that the client has come as far again, until it is at its end."""
+    chance = random.Random(batches)
+    client.thread.start()
+    for kill in range(1, kills + 1):
+        enough = batches * kill // (kills + 1)
+        wait_until(lambda enough=enough: len(client.submitted) >= enough, 60)  # type: ignore[misc]
+        kill_something(service, chance)
+    client.thread.join(RECOVERY_SECONDS)
 
 
 @pytest.mark.slow
@@ -141,8 +151,7 @@ def test_each_batch_ends_once_with_every_line_right_and_its_mail(
 ) -> None:
     batches, kills = (100, 15) if location.startswith(POSTGRESQL) else (300, 50)
     settings = {**SETTINGS, "queue": {**SETTINGS["queue"], "database": location}}
-    chance = random.Random(batches)
-    with Origin() as origin, Postbox() as postbox:
+    with Origin() as origin, Postbox() as postbox, requests.Session() as session:
         for file in range(FILES - MISSING):
             origin.serve(f"/{file}", body_of(file))
         smtp = {"host": postbox.host, "port": postbox.port, "sender": "md5@example.org"}
@@ -150,15 +159,10 @@ def test_each_batch_ends_once_with_every_line_right_and_its_mail(
             service.start_server()
             service.start_pool()
             client = Lists(service, origin, batches, seed=batches)
-            client.thread.start()
-            for kill in range(1, kills + 1):
-                enough = batches * kill // (kills + 1)
-                wait_until(lambda enough=enough: len(client.submitted) >= enough, 60)  # type: ignore[misc]
-                kill_something(service, chance)
-            client.thread.join(RECOVERY_SECONDS)
+            kill_while_submitting(service, client, batches, kills)
             assert len({each.id for each in client.submitted}) == batches
             for each in client.submitted:
-                check(service, each)
+                check(service, session, each)
             mails = Counter(mail.message["Message-ID"] for mail in postbox.mails)
             assert set(mails) == {f"<{each.id}.1@example.org>" for each in client.submitted}
             # Each kill that fell between a delivery and the note of it repeats that mail once; two
