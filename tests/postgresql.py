@@ -18,8 +18,8 @@ import psycopg
 from tests.network import Host
 from tests.waiting import wait_until
 
-#: durable as in production: only what tests don't need is smaller
-SETTINGS = {"unix_socket_directories": "", "max_connections": "200"}
+#: as in production, but for what no test can tell: none cuts the power
+SETTINGS = {"unix_socket_directories": "", "max_connections": "200", "fsync": "off"}
 
 WAITING = """
     select 1 from pg_stat_activity
