@@ -46,6 +46,8 @@ setup(
             "pytest>=8",
             "pytest-timeout",
             "pytest-xdist",
+            # How much of md5light/ the tests reach, from every process of pytest-xdist.
+            "pytest-cov>=6",
             # Packages are built as their users build them.
             "build",
             # The other database.

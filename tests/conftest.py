@@ -14,8 +14,9 @@ from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from tests.downloads import Fetch, downloading
+from tests.once import Once
 from tests.origin import Origin
-from tests.postgresql import PostgreSQLServer
+from tests.postgresql import PostgreSQLServer, start_server
 from tests.service import Service
 
 if TYPE_CHECKING:  # a browser takes its time to be imported, and few tests need one
@@ -56,19 +57,27 @@ def fetch() -> Iterator[Fetch]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQLServer]:
-    server = PostgreSQLServer()
-    yield server
-    server.close()
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Share a thing with the other processes of pytest-xdist, whose folders have one parent."""
+    folder = tmp_path_factory.getbasetemp()
+    return Once(folder if worker_id == "master" else folder.parent)
 
 
 @pytest.fixture(scope="session")
-def template(postgresql: PostgreSQLServer) -> Iterator[str]:
+def postgresql(once: Once) -> PostgreSQLServer:
+    """The server of the whole run: a test that stops its server makes one of its own."""
+    return once("postgresql", lambda: start_server(once.run))
+
+
+@pytest.fixture(scope="session")
+def template(once: Once, postgresql: PostgreSQLServer) -> str:
     """Name of a database with our schema: a copy of it is made much sooner than the schema."""
-    name = "schema"
-    with postgresql.database(name) as location:
-        open_database(location, durable=True).close()
-        yield name
+    return once("template", lambda: with_schema(postgresql, "schema"))
+
+
+def with_schema(server: PostgreSQLServer, name: str) -> str:
+    open_database(server.create(name), durable=True).close()
+    return name
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])

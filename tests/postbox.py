@@ -15,6 +15,7 @@ or drip at any step:
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -169,9 +170,19 @@ class _Controller(Controller):
 
     def hang_up(self) -> None:
         """Drop the connections: from Python 3.12 on a stopping server waits for its clients."""
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self.loop).result(10)
+
+    async def _hang_up(self) -> None:
+        self.loop.remove_reader(self.listener)
+        await asyncio.sleep(0)  # what was accepted in this turn begins in the next
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
         for server in self._servers:
             if server.transport:
-                self.loop.call_soon_threadsafe(server.transport.abort)
+                server.transport.abort()
+        await asyncio.sleep(0)  # sockets are closed in the loop's next turn
 
     def _create_server(self) -> Any:
         return self.loop.create_server(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import pwd
+import select
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +18,23 @@ from typing import Any
 
 import psycopg
 
+from tests.child import ROOT
 from tests.network import Host
 from tests.waiting import wait_until
 
 #: as in production, but for what no test can tell: none cuts the power
-SETTINGS = {"unix_socket_directories": "", "max_connections": "200", "fsync": "off"}
+SETTINGS = {"unix_socket_directories": "", "max_connections": "500", "fsync": "off"}
 
 WAITING = """
     select 1 from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'
 """
+
+#: a server for other processes; setsid(1) lets it outlive the one that starts it
+SERVING = [
+    *("setsid", "--fork", sys.executable, "-c"),
+    "import sys; from tests.postgresql import serve; serve(int(sys.argv[1]))",
+]
 
 #: neither server runs as root
 UNPRIVILEGED: dict[str, Any] = (
@@ -91,13 +101,20 @@ class PostgreSQLServer:
     def location(self, database: str = "postgres") -> str:
         return f"postgresql://md5light@{self._address}:{self.port}/{database}"
 
+    def create(self, name: str, template: str = "template1") -> str:
+        """Make a database, a copy of `template`; returns its location."""
+        self._execute(f'create database "{name}" template "{template}"')
+        return self.location(name)
+
     @contextlib.contextmanager
     def database(self, name: str, template: str = "template1") -> Iterator[str]:
-        """Make a database, a copy of `template`, for the block; yields its location."""
+        """Make a database for the block; yields its location."""
+        yield self.create(name, template)
+        self._execute(f'drop database "{name}" with (force)')
+
+    def _execute(self, statement: str) -> None:
         with psycopg.connect(self.location(), autocommit=True) as connection:
-            connection.execute(f'create database "{name}" template "{template}"')
-            yield self.location(name)
-            connection.execute(f'drop database "{name}" with (force)')
+            connection.execute(statement)
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(binaries() / program), *map(str, arguments)]
@@ -114,6 +131,23 @@ class PostgreSQLServer:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **options
         )
         output.check_returncode()
+
+
+def start_server(pid: int) -> PostgreSQLServer:
+    """Start a server that ends with process `pid`, in whatever way that ends."""
+    started = subprocess.run(
+        [*SERVING, str(pid)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    server: PostgreSQLServer = pickle.loads(started.stdout)
+    return server
+
+
+def serve(pid: int) -> None:
+    """Run a server until process `pid` has ended; standard output says how to reach it."""
+    with contextlib.closing(PostgreSQLServer()) as server:
+        with open(1, "wb") as output:  # its end tells start_server() that the server is there
+            pickle.dump(server, output)
+        select.select([os.pidfd_open(pid)], [], [])
 
 
 @contextlib.contextmanager

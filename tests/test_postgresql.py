@@ -74,6 +74,7 @@ ALIVE = "select pid from pg_stat_activity where pid = any(%s)"
 LEFT_BEHIND = """
     select name from pg_prepared_statements union all select pg_listening_channels()
     union all select objid::text from pg_locks where locktype = 'advisory'
+        and database = (select oid from pg_database where datname = current_database())
     union all select name from pg_settings
         where source = 'session' and name in ('synchronous_commit', 'lock_timeout')
 """
@@ -171,7 +172,8 @@ def test_threads_take_turns_on_few_connections(database: Database, location: str
     in_threads(lambda: [queue.submit(URL, "files.example.com") for _ in range(5)], 20)
     with psycopg.connect(location) as watching:
         counted = watching.execute(
-            "select count(*) from pg_stat_activity where application_name = 'md5light'"
+            "select count(*) from pg_stat_activity"
+            " where application_name = 'md5light' and datname = current_database()"
         )
         assert 0 < counted.fetchall()[0][0] <= CONNECTIONS
 
