@@ -1,4 +1,4 @@
-"""The administration in processes of its own, with a database file and mail servers on loopback."""
+"""The administration, with a database file and mail servers on loopback."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals
 from tests.child import ROOT
+from tests.command import Run, run, run_apart, start
 from tests.conftest import Clock
 from tests.postbox import SILENCE, Postbox, ScriptedPostbox, certificates, repeat
-from tests.test_cli import run, start
 from tests.upgrade import VERSION
 from tests.waiting import wait_until
 
@@ -191,6 +191,33 @@ def test_wrong_usage(arguments: list[str], problem: str, tmp_path: Path) -> None
     done = run("md5light", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert problem in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("config check", 0),
+        ("config show", 0),
+        ("jobs list", 0),
+        ("jobs show unknown", 1),
+        ("jobs purge --older-than 1d", 0),
+        ("batches list --json", 0),
+        ("hosts list", 0),
+        ("mail list", 0),
+        ("mail test nowhere", 2),
+        ("token list", 78),  # no file is named
+        ("queue compact", 0),
+        ("stats", 0),
+    ],
+)
+def test_a_process_says_and_exits_as_a_call(
+    command: str, code: int, jobs: Jobs, tmp_path: Path
+) -> None:
+    jobs.one_of_each()
+    apart, here = (each("md5light", *command.split(), cwd=tmp_path) for each in (run_apart, run))
+    said = [re.sub(r"\d+", "0", done.stdout + done.stderr) for done in (apart, here)]
+    assert said[0] == said[1]
+    assert (apart.returncode, here.returncode) == (code, code)
 
 
 # --- the database ---------------------------------------------------------------------------------
@@ -372,7 +399,9 @@ def test_what_a_server_sent_moves_nothing_on_the_terminal(jobs: Jobs, tmp_path: 
     job_id = jobs.ended(
         Hashed("0" * 32, 1, "http://evil.example.com/\x1b[2J", "text/plain\r", "é\u202e", None)
     )
-    printed = said(run("md5light", "jobs", "show", job_id, cwd=tmp_path, PYTHONIOENCODING="ascii"))
+    printed = said(
+        run_apart("md5light", "jobs", "show", job_id, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    )
     assert "http://evil.example.com/\\x1b[2J\n" in printed
     assert printed.isascii()
     assert not set(printed) & {"\x1b", "\r"}
@@ -687,7 +716,7 @@ def configure(
     file.write_text("\n".join([*sections, *lines, ""]))
 
 
-def mail_test(tmp_path: Path, address: str = RECIPIENT) -> CompletedProcess[str]:
+def mail_test(tmp_path: Path, address: str = RECIPIENT, *, run: Run = run) -> CompletedProcess[str]:
     return run("md5light", "-v", "--config", "config.ini", "mail", "test", address, cwd=tmp_path)
 
 
@@ -708,7 +737,7 @@ def test_a_mail_is_sent_step_by_step(tmp_path: Path) -> None:
             username="md5",
             password="hunter2",
         )
-        done = mail_test(tmp_path)
+        done = mail_test(tmp_path, run=run_apart)
         assert said(done).endswith("\nlocalhost has taken the mail over.\n")
         assert steps(done) == ["address", *OPENING, "sender", "recipient", "message"]
         (mail,) = postbox.mails

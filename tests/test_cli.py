@@ -1,4 +1,4 @@
-"""The three commands as processes: their arguments, exit codes and messages of errors."""
+"""The three commands: their arguments, exit codes, messages of errors and signals."""
 
 from __future__ import annotations
 
@@ -16,15 +16,10 @@ import pytest
 
 from md5light import __version__, config
 from tests.child import ROOT
+from tests.command import COMMANDS, run, run_apart, start
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-COMMANDS = {
-    "md5light": ["-m", "md5light"],
-    "md5light-server": ["-c", "from md5light.cli import server; server()"],
-    "md5light-worker": ["-c", "from md5light.cli import worker; worker()"],
-}
 
 #: arguments with which each command would go to work
 WORKING = {
@@ -34,41 +29,6 @@ WORKING = {
 }
 
 every_command = pytest.mark.parametrize("command", COMMANDS)
-
-
-def start(
-    command: str,
-    *arguments: str,
-    cwd: Path,
-    stdout: int = subprocess.PIPE,
-    environ: Mapping[str, str] | None = None,
-) -> subprocess.Popen[str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("MD5LIGHT_CONFIG", "COLUMNS")
-    }
-    return subprocess.Popen(
-        [sys.executable, *COMMANDS[command], *arguments],
-        cwd=cwd,
-        env={**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(
-    command: str, *arguments: str, cwd: Path, **environ: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    process = start(command, *arguments, cwd=cwd, environ=environ)
-    try:
-        out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 Start = Callable[..., "Service"]
@@ -320,7 +280,7 @@ def test_a_database_that_can_not_be_used_exits_with_1_and_one_line(
     command: str, tmp_path: Path
 ) -> None:
     (tmp_path / "config.ini").write_text("[queue]\ndatabase = none/jobs.sqlite3\n")
-    done = run(command, "--config", "config.ini", *WORKING[command], cwd=tmp_path)
+    done = run_apart(command, "--config", "config.ini", *WORKING[command], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
         done.stderr
@@ -331,7 +291,7 @@ def test_a_database_that_can_not_be_used_exits_with_1_and_one_line(
 def test_a_port_that_is_taken_exits_with_1_and_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run("md5light-server", "--port", str(port), cwd=tmp_path)
+        done = run_apart("md5light-server", "--port", str(port), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
         done.stderr
@@ -377,7 +337,9 @@ def test_a_server_tells_its_url_answers_and_stops_in_good_order(
 
 
 def test_a_burst_with_nothing_to_do_ends_by_itself(tmp_path: Path) -> None:
-    done = run("md5light-worker", "--burst", "--processes", "2", "--threads", "1", cwd=tmp_path)
+    done = run_apart(
+        "md5light-worker", "--burst", "--processes", "2", "--threads", "1", cwd=tmp_path
+    )
     assert (done.returncode, done.stdout) == (0, "")
     assert re.search(r"event=pool_started processes=2 threads=1$", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr

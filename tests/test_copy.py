@@ -19,8 +19,8 @@ from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals
+from tests.command import run
 from tests.conftest import Clock
-from tests.test_cli import run
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import requests
 
+from tests.command import run
 from tests.origin import Origin, Raw, reply
 from tests.service import Service, running
-from tests.test_cli import run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow

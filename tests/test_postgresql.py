@@ -26,13 +26,13 @@ from md5light.queue.database import Database, Transaction
 from md5light.queue.jobs import Queue
 from md5light.queue.postgresql import CONNECTIONS
 from tests.child import Child
+from tests.command import run
 from tests.fire import kill_alone
 from tests.gathering import Gathering
 from tests.origin import Origin, Peer
 from tests.postgresql import PostgreSQLServer, pgbouncer, waits_for_a_lock
 from tests.proxy import Proxy
 from tests.service import Service
-from tests.test_cli import run
 from tests.upgrade import FIRST_SCHEMA, VERSION, check_upgraded
 from tests.waiting import wait_until
 

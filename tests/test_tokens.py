@@ -27,9 +27,9 @@ from md5light.errors import ConfigError, NotDone, Refused
 from md5light.web.answers import Problem
 from md5light.web.tokens import MAX_ADDRESSES, MAX_FAILURES, TokenFile, Tokens, client_of, digest
 from tests.browser import chromium
+from tests.command import run, start
 from tests.conftest import Clock
 from tests.service import Service
-from tests.test_cli import run, start
 from tests.test_nginx import Nginx
 
 URL = "http://files.example.com/a"
