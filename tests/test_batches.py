@@ -716,10 +716,10 @@ def test_sweeps_go_on_after_a_crash(
         batches.add(batch_id, [line(first), *([line(first + 1)] if first < 7 else [])])
     batch = batches.publish(batch_id)
     assert counts(batches, batch) == Counts(total=7, waiting=7)
-    assert len(work(queue, lambda job: REFUSED)) == 2
+    assert len(work(queue, lambda job: REFUSED)) == 4
     assert batches.end_due() == []
     go_on()
-    assert len(work(queue, lambda job: REFUSED)) == 5
+    assert len(work(queue, lambda job: REFUSED)) == 3
     assert len(batches.end_due()) == 1
     clock.pass_(1)
     assert batches.retry(batch_id)

@@ -119,7 +119,10 @@ Worker(config, "w", listen(config.queue.database)).run(StopSignals(), os.pipe()[
 def test_the_worker_of_the_last_line_finds_the_end_at_once(
     tmp_path: Path, location: str, origin: Origin
 ) -> None:
-    """It asks where no line follows, so neither for each line nor while the last one takes long."""
+    """It asks where no line follows, so neither for each line nor while the last one takes long.
+
+    The lines are just a portion: nothing of the batch waits for a beat.
+    """
     gate = origin.gate()
     held = origin.serve("/held", lambda peer: gate.wait(30) and peer.reply(b"held"))
     origin.serve("/file", b"alpha")
@@ -132,11 +135,47 @@ def test_the_worker_of_the_last_line_finds_the_end_at_once(
                 worker.tell()
                 return int(worker.line())
 
-            batch_id = submit(service, [held, *(origin.url(f"/file?{n}") for n in range(20))])
-            wait_until(lambda: batch(service, batch_id)["counts"]["hashed"] == 20)
-            at_first_beat_and_after_the_20 = 2
-            wait_until(lambda: asked() == at_first_beat_and_after_the_20)
+            others = [origin.url(f"/file?{number}") for number in range(PORTION - 1)]
+            batch_id = submit(service, [held, *others])
+            at_first_beat_and_after_the_others = 2
+            wait_until(lambda: asked() == at_first_beat_and_after_the_others)
             assert batch(service, batch_id)["status"] == "running"
             gate.set()
             wait_until(lambda: batch(service, batch_id)["status"] == "done")
             assert asked() == 3
+
+
+#: a burst in which the chores find each end, and the mailer asks only then
+CHORES_END = """
+import os, sys, threading
+from md5light.config import load
+from md5light.queue import listen
+from md5light.queue.batches import Batches
+from md5light.signals import StopSignals
+from md5light.worker import Worker
+
+end_due, found = Batches.end_due, threading.Event()
+
+def by_chores(batches):
+    if threading.current_thread().name != "chores":
+        found.wait(30)
+        return end_due(batches)
+    if ended := end_due(batches):
+        found.set()
+    return ended
+
+Batches.end_due = by_chores
+config = load(sys.argv[1])
+Worker(config, "w", listen(config.queue.database), burst=True).run(StopSignals(), os.pipe()[0])
+"""
+
+
+def test_a_burst_mails_of_a_batch_whose_end_another_thread_has_found(
+    tmp_path: Path, origin: Origin
+) -> None:
+    with Service(tmp_path) as service:
+        service.start_server()
+        batch_id = submit(service, [origin.serve("/file", b"alpha")], email="ann@localhost")
+        with Child(CHORES_END, service.config) as worker:
+            assert worker.end() == 0
+        assert batch(service, batch_id)["mail"] == "sent"

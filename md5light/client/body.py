@@ -14,7 +14,6 @@ from typing import IO, NamedTuple
 from md5light.client import bag
 from md5light.errors import NotDone, Refused
 from md5light.lists.names import is_absolute
-from md5light.lists.reading import read
 from md5light.lists.text import split, utf8
 
 _CHUNK_BYTES = 65_536
@@ -125,6 +124,8 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 def _joined(sources: list[_Source], format: str) -> Iterator[bytes]:
     """Yield the lists as one, in UTF-8. They must have one format, and tables one header."""
+    from md5light.lists.reading import read  # one list is sent as it is
+
     first: tuple[str, str | None] | None = None
     for source in sources:
         source.file.seek(0)

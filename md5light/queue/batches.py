@@ -236,6 +236,7 @@ class Batches:
 
         published = self._database.write(work)
         self._places.pop(batch_id, None)
+        self._sweeps.go_on([batch_id])
         return published
 
     def discard(self, batch_id: str) -> None:

@@ -58,7 +58,8 @@ class Mails:
             is_last = state.at_work == 1
             worked = False
             with state.watched():
-                worked = self.mail_once() or (is_last and self.end_batches())
+                # Where another thread or process ends a batch first, it adds the mail.
+                worked = self.mail_once() or (is_last and (self.end_batches() or self.mail_once()))
             if not worked:
                 self._mailer.close()
                 if self._burst and is_last:
