@@ -7,6 +7,7 @@ begins with the same bytes as the end of the data received so far: the request o
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -48,6 +49,10 @@ class Part(NamedTuple):
         return part if fits and part.start <= part.last < part.total else None
 
 
+#: the headers of a Representation
+HEADERS = ("etag", "last-modified", "content-type", "content-encoding", "accept-ranges", "date")
+
+
 @dataclass(frozen=True)
 class Representation:
     """The headers of the first answer that describe the file."""
@@ -56,18 +61,26 @@ class Representation:
     last_modified: str | None = None
     content_type: str | None = None
     content_encoding: str | None = None
-    #: the value for If-Range; None: nothing could prove that a part is of the same file
-    validator: str | None = None
+    accept_ranges: str | None = None
+    date: str | None = None
 
     @classmethod
     def of(cls, response: Response) -> Representation:
-        names = ("etag", "last-modified", "content-type", "content-encoding")
-        etag, last_modified, content_type, content_encoding = map(response.header, names)
-        if "none" in (response.header("accept-ranges") or "").lower():
-            validator = None
-        else:
-            validator = _validator(etag, last_modified, response.header("date"))
-        return cls(etag, last_modified, content_type, content_encoding, validator)
+        return cls(*map(response.header, HEADERS))
+
+    @functools.cached_property  # only after a break, which is rare, dates are read
+    def validator(self) -> str | None:
+        """The value for If-Range; None: nothing could prove that a part is of the same file.
+
+        It is a strong ETag or, if there is no ETag at all, a date that is as good a proof.
+        """
+        if "none" in (self.accept_ranges or "").lower():
+            return None
+        if self.etag is not None:
+            return self.etag if STRONG_ETAG.fullmatch(self.etag) else None
+        modified, answered = _fixed_date(self.last_modified), _fixed_date(self.date)
+        is_proof = modified and answered and answered - modified >= SECOND
+        return self.last_modified if is_proof else None
 
     @property
     def has_strong_etag(self) -> bool:
@@ -110,14 +123,6 @@ def read_overlap(response: Response, kept: bytes) -> None:
 def not_the_rest() -> TemporaryFailure:
     problem = "Asked for the rest of the file, the server sent something else."
     return TemporaryFailure("bad_response", problem)
-
-
-def _validator(etag: str | None, last_modified: str | None, date: str | None) -> str | None:
-    """Return a strong ETag or, if there is no ETag at all, a date that is as good a proof."""
-    if etag is not None:
-        return etag if STRONG_ETAG.fullmatch(etag) else None
-    modified, answered = _fixed_date(last_modified), _fixed_date(date)
-    return last_modified if modified and answered and answered - modified >= SECOND else None
 
 
 def _fixed_date(value: str | None) -> datetime.datetime | None:
