@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 import random
+import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +52,9 @@ TRIMMED_PAGES = 1000
 #: what a checkpoint returns first where a lock prevented it
 BUSY = 1
 
+#: the name of a value in a statement
+NAME = re.compile(r":([a-z_]\w*)")
+
 #: what statements say for engines with more than one writer at a time
 ROW_LOCK = " for update skip locked"
 
@@ -77,7 +82,9 @@ class SQLiteTransaction(Transaction):
         return self._execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, rows: list[Row]) -> list[int]:
-        return [self._execute(sql, {**row}).rowcount for row in rows]
+        by_position, values = _by_position(sql)
+        execute, now = self._connection.execute, {"now": self._now}
+        return [execute(by_position, values(row | now)).rowcount for row in rows]
 
     def lock(self, names: Iterable[str]) -> None:
         """Do nothing: the file's write lock keeps all others out."""
@@ -93,7 +100,8 @@ class SQLiteTransaction(Transaction):
 
     def _execute(self, sql: str, parameters: dict[str, object]) -> sqlite3.Cursor:
         parameters["now"] = self._now
-        return self._connection.execute(_without_row_lock(sql), parameters)
+        by_position, values = _by_position(sql)
+        return self._connection.execute(by_position, values(parameters))
 
 
 class SQLite(SharedCommits):
@@ -318,5 +326,10 @@ def _try(connection: sqlite3.Connection, statement: str, *, last: bool) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _without_row_lock(sql: str) -> str:
-    return sql.replace(ROW_LOCK, "")
+def _by_position(sql: str) -> tuple[str, Callable[[Row], Sequence[object]]]:
+    """Write a statement with values by position, which are bound in half the time; get them."""
+    names = list(dict.fromkeys(NAME.findall(sql)))
+    by_position = NAME.sub(lambda name: f"?{names.index(name[1]) + 1}", sql.replace(ROW_LOCK, ""))
+    if len(names) > 1:
+        return by_position, operator.itemgetter(*names)
+    return by_position, lambda parameters: [parameters[name] for name in names]
