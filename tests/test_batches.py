@@ -26,6 +26,7 @@ from md5light.queue import sweeps
 from md5light.queue.batches import Batches
 from md5light.queue.database import Database
 from md5light.queue.jobs import Progress, Queue
+from md5light.queue.limits import Limits
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals
 from tests.conftest import Clock, MakeQueue
@@ -284,7 +285,10 @@ def test_lines_do_not_count_for_the_room_of_single_jobs(
 def test_a_batch_counts_once_for_each_of_its_lines(
     make_batches: MakeBatches, make_queue: MakeQueue, clock: Clock
 ) -> None:
-    batches, queue = make_batches(submits_per_minute=5), make_queue(submits_per_minute=5)
+    batches, queue = (
+        make_batches(limits=Limits(submits_per_minute=5)),
+        make_queue(limits=Limits(submits_per_minute=5)),
+    )
     queue.submit(url(1), HOST, client="c")
     clock.pass_(10)
     submit_urls(batches, 3, client="c")
@@ -311,7 +315,10 @@ def test_a_batch_counts_once_for_each_of_its_lines(
 def test_the_first_list_in_a_minute_may_go_above_the_limit(
     make_batches: MakeBatches, make_queue: MakeQueue, clock: Clock
 ) -> None:
-    batches, queue = make_batches(submits_per_minute=5), make_queue(submits_per_minute=5)
+    batches, queue = (
+        make_batches(limits=Limits(submits_per_minute=5)),
+        make_queue(limits=Limits(submits_per_minute=5)),
+    )
     submit_urls(batches, 50, client="c")
     with pytest.raises(TooMany):
         queue.submit(url(1), HOST, client="c")
@@ -329,7 +336,10 @@ def test_the_first_list_in_a_minute_may_go_above_the_limit(
 def test_a_recipients_share_counts_batches_and_their_retries(
     make_batches: MakeBatches, make_queue: MakeQueue, clock: Clock
 ) -> None:
-    batches, queue = make_batches(mails_per_hour=2), make_queue(mails_per_hour=2)
+    batches, queue = (
+        make_batches(limits=Limits(mails_per_hour=2)),
+        make_queue(limits=Limits(mails_per_hour=2)),
+    )
     batch = submit_urls(batches, 1, email=EMAIL)
     work(queue, lambda job: REFUSED)
     batches.end_due()

@@ -25,6 +25,7 @@ from md5light.job import Hashed, Job
 from md5light.queue.batches import Batches
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
+from md5light.queue.limits import Limits
 from md5light.queue.peers import Peers
 from md5light.worker.strangers import NO_ANSWER, NO_NAME, told
 from tests.conftest import Clock, MakeQueue
@@ -165,7 +166,7 @@ def submit_list(batches: Batches, count: int, client: str = "ann") -> str:
 def test_a_client_has_a_share_of_the_queue_and_others_have_theirs(
     make_queue: MakeQueue, clock: Clock
 ) -> None:
-    queue = make_queue(unfinished_per_client=3)
+    queue = make_queue(limits=Limits(unfinished_per_client=3))
     jobs = [submit(queue, "ann") for _ in range(3)]
     with pytest.raises(TooMany) as caught:
         submit(queue, "ann")
@@ -185,8 +186,8 @@ def test_a_client_has_a_share_of_the_queue_and_others_have_theirs(
 
 
 def test_a_batchs_lines_count_a_tenth(make_queue: MakeQueue, database: Database) -> None:
-    queue = make_queue(unfinished_per_client=3)
-    batches = Batches(database, max_attempts=3, unfinished_per_client=3)
+    queue = make_queue(limits=Limits(unfinished_per_client=3))
+    batches = Batches(database, max_attempts=3, limits=Limits(unfinished_per_client=3))
     first = submit_list(batches, 20)
     submit(queue, "ann")
     submissions: list[Callable[[], str]] = [

@@ -25,6 +25,7 @@ from md5light.job import Hashed, Job
 from md5light.queue import open_database
 from md5light.queue.database import Database
 from md5light.queue.jobs import Progress, Queue
+from md5light.queue.limits import Limits
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals
 from tests.conftest import Clock, MakeQueue
@@ -270,7 +271,10 @@ def test_the_room_in_the_queue_holds_for_several_servers(make_queue: MakeQueue) 
 def test_a_clients_share_holds_over_servers_and_comes_back(
     make_queue: MakeQueue, clock: Clock
 ) -> None:
-    one, other = make_queue(submits_per_minute=3), make_queue(submits_per_minute=3)
+    one, other = (
+        make_queue(limits=Limits(submits_per_minute=3)),
+        make_queue(limits=Limits(submits_per_minute=3)),
+    )
     for server in (one, other, one):
         server.submit(URL, "files.example.com", client="198.51.100.7")
         clock.pass_(10)
@@ -284,7 +288,7 @@ def test_a_clients_share_holds_over_servers_and_comes_back(
 
 
 def test_a_recipients_share_holds_however_it_is_spelt(make_queue: MakeQueue, clock: Clock) -> None:
-    queue = make_queue(mails_per_hour=2)
+    queue = make_queue(limits=Limits(mails_per_hour=2))
     for email in ("ann@example.com", "Ann@example.com"):
         submit(queue, email=email)
     with pytest.raises(TooMany) as refused:
@@ -357,7 +361,7 @@ def test_a_service_that_was_off_for_days_purges_again(
 def test_submissions_from_a_clock_ahead_count_for_no_limit(
     make_queue: MakeQueue, clock: Clock
 ) -> None:
-    queue = make_queue(submits_per_minute=1, mails_per_hour=1)
+    queue = make_queue(limits=Limits(submits_per_minute=1, mails_per_hour=1))
     clock.pass_(40 * 86400)
     queue.submit(URL, "files.example.com", "ann@example.com", client="198.51.100.7")
     clock.pass_(-40 * 86400)

@@ -24,7 +24,7 @@ from md5light.lists.entry import Entry
 from md5light.queue import lines, outbox, totals, turns
 from md5light.queue.database import Database, Row, Transaction
 from md5light.queue.ids import ID, find
-from md5light.queue.limits import Limits
+from md5light.queue.limits import NO_LIMITS, Limits
 from md5light.queue.sweeps import PORTION, Sweeps
 
 #: seconds for which a process believes the result of a running batch that it has read, at least
@@ -141,14 +141,12 @@ class Batches:
         max_attempts: int,
         per_host: int = 0,
         max_unfinished_batches: int = 10**12,
-        submits_per_minute: int = 0,
-        mails_per_hour: int = 0,
-        unfinished_per_client: int = 0,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._database = database
         self._max_attempts = max_attempts
         self._max_unfinished = max_unfinished_batches
-        self._limits = Limits(submits_per_minute, mails_per_hour, unfinished_per_client)
+        self._limits = limits
         self._sweeps = Sweeps(database, per_host, max_attempts)
         #: for each list that this process takes the places of its jobs, by digest of the URL
         self._places: dict[str, dict[bytes, int]] = {}
@@ -163,9 +161,7 @@ class Batches:
             max_attempts=config.queue.max_attempts,
             per_host=config.worker.per_host,
             max_unfinished_batches=config.server.max_unfinished_batches,
-            submits_per_minute=config.server.submits_per_minute,
-            mails_per_hour=config.smtp.per_recipient_per_hour,
-            unfinished_per_client=config.server.max_unfinished_per_client,
+            limits=Limits.configured(config),
         )
 
     # --- taking a list ----------------------------------------------------------------------------

@@ -77,8 +77,8 @@ class Transaction(ABC):
         """Lock each name until the commit, in sorted order; wait for transactions that hold it."""
 
     @abstractmethod
-    def try_lock(self, name: str) -> bool:
-        """Lock the name until the commit; False when another transaction holds it."""
+    def try_lock(self, names: Iterable[str]) -> set[str]:
+        """Lock those names until the commit that no other transaction holds; return them."""
 
     def trim(self) -> None:
         """Give some space of removed rows back once this is committed, if the engine doesn't."""

@@ -181,11 +181,11 @@ class Hosts:
 
         Returns the hosts that are locked: all of them, unless it must not `wait`.
         """
-        names = {f"host {host}": host for host in sorted(hosts)}
+        names = {f"host {host}": host for host in hosts}
         if wait:
             transaction.lock(names)
             return set(names.values())
-        return {host for name, host in names.items() if transaction.try_lock(name)}
+        return {names[name] for name in transaction.try_lock(names)}
 
     # --- under the locks of the hosts -------------------------------------------------------------
 

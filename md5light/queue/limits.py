@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from md5light.config import Config
 from md5light.errors import TooMany
 from md5light.queue.database import Transaction
 
@@ -71,9 +72,18 @@ UNCOUNTED_SHARE = 1 / 16
 class Limits(NamedTuple):
     """How much a client may submit, and how many mails a recipient gets; 0: no limit."""
 
-    submits_per_minute: int
-    mails_per_hour: int
+    submits_per_minute: int = 0
+    mails_per_hour: int = 0
     unfinished_per_client: int = 0
+
+    @classmethod
+    def configured(cls, config: Config) -> Limits:
+        """Return the limits that `config` sets."""
+        return cls(
+            submits_per_minute=config.server.submits_per_minute,
+            mails_per_hour=config.smtp.per_recipient_per_hour,
+            unfinished_per_client=config.server.max_unfinished_per_client,
+        )
 
     def locks(self, client: str | None, email: str | None) -> Iterator[str]:
         """Name the locks under which `refusal` must run."""
@@ -128,6 +138,9 @@ class Limits(NamedTuple):
             return math.inf
         row = transaction.one(UNFINISHED_OF_CLIENT, client=client)
         return TENTHS * self.unfinished_per_client - int(row["tenths"] if row else 0)
+
+
+NO_LIMITS = Limits()
 
 
 class Room:

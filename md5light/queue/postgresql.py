@@ -102,8 +102,12 @@ TUNE = """
         autovacuum_vacuum_cost_delay = 0)
 """
 
-#: names of locks as PostgreSQL has them
-KEY = "hashtextextended(:name, 5)"
+#: a lock has a number: the hash of its name
+LOCK = "select pg_advisory_xact_lock(hashtextextended(:name, 5))"
+TRY_LOCK = """
+    select name from unnest(cast(:names as text[])) as name
+    where pg_try_advisory_xact_lock(hashtextextended(name, 5))
+"""
 
 NOW = "extract(epoch from now())::double precision"
 
@@ -144,11 +148,10 @@ class PostgreSQLTransaction(Transaction):
         return counts
 
     def lock(self, names: Iterable[str]) -> None:
-        self.run_many(f"select pg_advisory_xact_lock({KEY})", [{"name": n} for n in sorted(names)])
+        self.run_many(LOCK, [{"name": name} for name in sorted(set(names))])
 
-    def try_lock(self, name: str) -> bool:
-        row = self.one(f"select pg_try_advisory_xact_lock({KEY}) as locked", name=name)
-        return bool(row and row["locked"])
+    def try_lock(self, names: Iterable[str]) -> set[str]:
+        return {row["name"] for row in self.all(TRY_LOCK, names=list(names))}
 
     def now(self) -> float:
         if self._now is None:

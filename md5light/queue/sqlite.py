@@ -89,8 +89,8 @@ class SQLiteTransaction(Transaction):
     def lock(self, names: Iterable[str]) -> None:
         """Do nothing: the file's write lock keeps all others out."""
 
-    def try_lock(self, name: str) -> bool:  # noqa: ARG002 - see lock
-        return True
+    def try_lock(self, names: Iterable[str]) -> set[str]:
+        return set(names)
 
     def now(self) -> float:
         return self._now

@@ -15,7 +15,8 @@ from md5light.batch import mail_id
 from md5light.queue import lines, outbox, totals
 from md5light.queue.database import Database, Row, Transaction
 from md5light.queue.hosts import Hosts
-from md5light.queue.jobs import AS_NEW, CANCEL
+from md5light.queue.jobs import CANCEL
+from md5light.queue.retries import AS_NEW
 
 #: rows that are changed in one transaction
 PORTION = 1000

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from md5light.finding import MD5_ALONE
 from md5light.queue import open_database
-from md5light.queue.jobs import SUBMIT
+from md5light.queue.submissions import SUBMIT
 from tests.postgresql import PostgreSQLServer
 from tests.service import Command, Service
 

@@ -1,0 +1,145 @@
+"""Claims: which of the due jobs a worker gets.
+
+They are taken in their order (`leases`), as far as their hosts have room (`hosts`). The jobs of
+full hosts are set aside on the way; those that every worker lost end.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from md5light.errors import PermanentFailure
+from md5light.job import Job
+from md5light.queue import totals
+from md5light.queue.database import Row, Transaction
+from md5light.queue.hosts import Hosts
+from md5light.queue.leases import Leases
+from md5light.queue.outcomes import ON_SETTLE, Ended, Outcomes
+
+#: how often a claim looks for due jobs in one transaction: each time it may set many aside, and
+#: other writers wait
+LOOKS = 5
+
+#: why a job ends that every worker left unfinished
+LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
+
+#: the columns by which a claim decides
+DUE_COLUMNS = "id, host, status, attempts, max_attempts"
+
+#: what a worker needs of a job
+CLAIMED_COLUMNS = """
+    id, url, host, email, client, status, due_at, token, worker, attempts, max_attempts,
+    created_at, started_at, error_code, turn, refusals, refused_at, batch_id, digests
+"""
+
+ON_CLAIM = """, status = 'running', turn = coalesce(turn, due_at), started_at = :now,
+    bytes_done = 0, bytes_total = null"""
+
+ON_RENEW = ", bytes_done = :bytes_done, bytes_total = :bytes_total"
+
+
+def leases_of_jobs(seconds: float) -> Leases:
+    """Make the leases of the table of jobs."""
+    return Leases(
+        "jobs",
+        ["id"],
+        seconds=seconds,
+        on_claim=ON_CLAIM,
+        on_renew=ON_RENEW,
+        on_settle=ON_SETTLE,
+        is_new="due_at = turn",
+        due_columns=DUE_COLUMNS,
+        claimed_columns=CLAIMED_COLUMNS,
+    )
+
+
+class Settled(NamedTuple):
+    """The result of a settlement: the job's status, the next job, and jobs that ended as lost."""
+
+    status: str
+    next_job: Job | None
+    lost: list[Job]
+
+
+class Claimed(NamedTuple):
+    """Jobs that a claim took, those that it ended as lost, and the events that this counts as."""
+
+    jobs: list[Job]
+    lost: list[Job]
+    events: list[totals.Event]
+    #: it set many jobs aside without finding enough: another one may
+    more: bool = False
+
+
+class Claims:
+    """Claims jobs for workers; its methods run in the caller's transaction."""
+
+    def __init__(self, leases: Leases, hosts: Hosts, outcomes: Outcomes) -> None:
+        self._leases = leases
+        self._hosts = hosts
+        self._outcomes = outcomes
+
+    def claim_one(self, transaction: Transaction, worker: str) -> Claimed:
+        """Take the first due job that may run, if there is one."""
+        claimed = self._claim(transaction, worker, 1, wait=True)
+        totals.add(transaction, claimed.events)
+        return claimed
+
+    def settle_and_claim(self, transaction: Transaction, ended: list[Ended]) -> list[Settled]:
+        """Settle the jobs of several threads, and claim as many for those that want another."""
+        self._hosts.lock(transaction, {each.job.host for each in ended})
+        statuses, events = self._outcomes.store(transaction, ended)
+        wanted = sum(each.claim_next for each in ended)
+        # Locks are held: to wait for those of other hosts might mean to wait for each other.
+        claimed = self._claim(transaction, ended[0].job.worker or "", wanted, wait=False)
+        totals.add(transaction, events + claimed.events)
+        next_jobs = iter(claimed.jobs)
+        results = [
+            Settled(status, next(next_jobs, None) if each.claim_next else None, [])
+            for each, status in zip(ended, statuses, strict=True)
+        ]
+        results[0].lost.extend(claimed.lost)  # one thread logs them
+        return results
+
+    def _claim(self, transaction: Transaction, worker: str, count: int, *, wait: bool) -> Claimed:
+        """Take the first `count` due jobs that may run, and end those on the way that are lost.
+
+        Without `wait` it leaves out the jobs of hosts that other transactions have locked.
+        """
+        claimed = Claimed([], [], [])
+        for _ in range(LOOKS):
+            if len(claimed.jobs) == count:
+                break
+            due = self._leases.due(transaction, count - len(claimed.jobs))
+            locked = self._hosts.lock(transaction, {row["host"] for row in due}, wait=wait)
+            due = [row for row in due if row["host"] in locked]
+            lost = [row for row in due if _is_lost(row)]
+            may_run, full = self._hosts.choose(transaction, [row for row in due if row not in lost])
+            claimed.jobs.extend(self._take(transaction, may_run, worker))
+            if lost:
+                jobs, events = self._end_lost(transaction, lost)
+                claimed.lost.extend(jobs)
+                claimed.events.extend(events)
+            self._hosts.set_aside(transaction, full)
+            if not lost and not full:  # no more are due, or others hold the locks of their hosts
+                break
+        else:
+            return claimed._replace(more=True)
+        return claimed
+
+    def _take(self, transaction: Transaction, due: list[Row], worker: str) -> list[Job]:
+        return [Job(**row) for row in self._leases.claim(transaction, due, worker)]
+
+    def _end_lost(
+        self, transaction: Transaction, lost: list[Row]
+    ) -> tuple[list[Job], list[totals.Event]]:
+        """End jobs that every worker lost; the claim that finds that does not count."""
+        jobs = self._take(transaction, lost, "")
+        _, events = self._outcomes.store(transaction, [Ended(job, LOST) for job in jobs], untried=1)
+        ended = [job._replace(error_code=LOST.code, error_message=LOST.message) for job in jobs]
+        return ended, events
+
+
+def _is_lost(row: Row) -> bool:
+    """Tell whether a due job was lost by a worker at its last attempt."""
+    return bool(row["status"] == "running" and row["attempts"] >= row["max_attempts"])
