@@ -14,6 +14,7 @@ from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from tests.downloads import Fetch, downloading
+from tests.environments import Prepared, prepare
 from tests.once import Once
 from tests.origin import Origin
 from tests.postgresql import PostgreSQLServer, start_server
@@ -61,6 +62,12 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
     """Share a thing with the other processes of pytest-xdist, whose folders have one parent."""
     folder = tmp_path_factory.getbasetemp()
     return Once(folder if worker_id == "master" else folder.parent)
+
+
+@pytest.fixture(scope="session")
+def prepared(once: Once) -> Prepared:
+    """A Python for scripts/venv and scripts/install; see tests/environments.py."""
+    return once("environments", lambda: prepare(once.folder / "environments"))
 
 
 @pytest.fixture(scope="session")

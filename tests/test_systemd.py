@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import requests
 from md5light import config, pool, server
 from md5light.notify import QUIET_SECONDS, Watchdog
 from md5light.web.http import threads
+from tests.environments import Prepared
 from tests.origin import Origin
 from tests.service import Command, Service
 from tests.waiting import wait_until
@@ -301,27 +301,15 @@ def test_a_passed_socket_of_another_kind_is_refused(
 # --- installation and sandbox ---------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of this interpreter without md5light; pip finds them and downloads nothing."""
-    folder = tmp_path_factory.mktemp("packages")
-    for package in Path(sysconfig.get_path("purelib")).iterdir():
-        if "md5light" not in package.name:
-            (folder / package.name).symlink_to(package)
-    return folder
-
-
-def install(packages: Path, *arguments: object) -> None:
-    done = run(
-        ROOT / "scripts/install", *arguments, PYTHON=sys.executable, PYTHONPATH=str(packages)
-    )
+def install(prepared: Prepared, *arguments: object) -> None:
+    done = run(ROOT / "scripts/install", *arguments, **prepared.variables)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def installed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     destdir = tmp_path_factory.mktemp("installed")
-    install(packages, "--destdir", destdir)
+    install(prepared, "--destdir", destdir)
     return destdir
 
 
@@ -334,7 +322,7 @@ def files(folder: Path) -> dict[str, float]:
     }
 
 
-def test_what_is_installed_works(installed: Path, packages: Path) -> None:
+def test_what_is_installed_works(installed: Path, prepared: Prepared) -> None:
     ini = installed / "etc/md5light/config.ini"
     assert ini.stat().st_mode & 0o777 == 0o640
     settings = config.load(str(ini))
@@ -344,7 +332,10 @@ def test_what_is_installed_works(installed: Path, packages: Path) -> None:
         program = installed / "opt/md5light/bin" / command
         assert program.read_text().startswith("#!/opt/md5light/bin/python")
         done = run(
-            installed / "opt/md5light/bin/python", program, "--version", PYTHONPATH=str(packages)
+            installed / "opt/md5light/bin/python",
+            program,
+            "--version",
+            PYTHONPATH=str(prepared.packages),
         )
         assert done.stdout.startswith(f"{command} "), done.stderr
     assert os.readlink(installed / "usr/local/bin/md5light") == "/opt/md5light/bin/md5light"
@@ -365,7 +356,7 @@ def test_the_user_and_its_maildir_can_be_made(installed: Path, tmp_path: Path) -
 
 
 def test_installing_again_and_uninstalling_keep_what_is_the_users(
-    installed: Path, packages: Path, tmp_path: Path
+    installed: Path, prepared: Prepared, tmp_path: Path
 ) -> None:
     destdir = tmp_path / "copy"
     shutil.copytree(installed, destdir, symlinks=True)
@@ -375,10 +366,10 @@ def test_installing_again_and_uninstalling_keep_what_is_the_users(
     jobs.parent.mkdir(parents=True)
     jobs.touch()
     before = set(files(destdir))
-    install(packages, "--destdir", destdir)
+    install(prepared, "--destdir", destdir)
     assert set(files(destdir)) == before
     for _ in range(2):
-        install(packages, "--uninstall", f"--destdir={destdir}")
+        install(prepared, "--uninstall", f"--destdir={destdir}")
         assert set(files(destdir)) == {str(kept.relative_to(destdir)) for kept in (ini, jobs)}
     assert ini.read_text() == "[server]\nport = 8081\n"
 
@@ -420,12 +411,12 @@ def sandboxed(state: Path, *command: object) -> list[str]:
 
 
 def test_an_unprivileged_user_writes_nothing_but_the_state(
-    installed: Path, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = tmp_path / "state"
     state.mkdir(0o700)
     before = files(installed)
-    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.setenv("PYTHONPATH", str(prepared.packages))
     monkeypatch.setenv("HOME", "/nonexistent")
     bin_ = installed / "opt/md5light/bin"
     settings = {
