@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import math
 import socket
 import struct
 import threading
@@ -53,7 +54,7 @@ class Window:
         limit: int,
         seconds: float,
         status: str = "429 Too Many Requests",
-        tell: Callable[[float], list[str]] = lambda left: [f"Retry-After: {left + 0.999:.0f}"],
+        tell: Callable[[float], list[str]] = lambda left: [f"Retry-After: {math.ceil(left)}"],
     ) -> None:
         self._limit, self._seconds, self._status, self._tell = limit, seconds, status, tell
         self._count, self._until = 0, 0.0
@@ -241,22 +242,22 @@ def as_zero(left: float) -> list[str]:
 
 def as_date(left: float) -> list[str]:
     """Tell the end of a window by a date, whole seconds later."""
-    return [f"Retry-After: {email.utils.formatdate(time.time() + left + 0.999, usegmt=True)}"]
+    return [f"Retry-After: {email.utils.formatdate(math.ceil(time.time() + left), usegmt=True)}"]
 
 
 def as_reset(left: float) -> list[str]:
     """Tell the end of a window by X-RateLimit-Reset alone, in seconds."""
-    return ["X-RateLimit-Remaining: 0", f"X-RateLimit-Reset: {left + 0.999:.0f}"]
+    return ["X-RateLimit-Remaining: 0", f"X-RateLimit-Reset: {math.ceil(left)}"]
 
 
 def as_epoch(left: float) -> list[str]:
     """Tell the end of a window by X-RateLimit-Reset alone, as a Unix time."""
-    return ["X-RateLimit-Remaining: 0", f"X-RateLimit-Reset: {time.time() + left + 0.999:.0f}"]
+    return ["X-RateLimit-Remaining: 0", f"X-RateLimit-Reset: {math.ceil(time.time() + left)}"]
 
 
 def as_draft(left: float) -> list[str]:
     """Tell the end of a window by the RateLimit header."""
-    return [f'RateLimit: "default";r=0;t={left + 0.999:.0f}']
+    return [f'RateLimit: "default";r=0;t={math.ceil(left)}']
 
 
 def untold(left: float) -> list[str]:

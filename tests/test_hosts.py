@@ -553,9 +553,9 @@ def test_hosts_in_trouble_are_listed_and_counted(
 
 @pytest.mark.slow
 def test_a_window_of_requests_is_kept_by_pools_that_are_killed(tmp_path: Path) -> None:
-    """Two pools, one of which is killed and replaced, at 20 requests in 2 s: every file is done."""
+    """Two pools, one of which is killed and replaced, at 20 requests a second: all is done."""
     with (
-        Limited(Window(20, 2.0)) as server,
+        Limited(Window(20, 1.0)) as server,
         Service(tmp_path, worker={"processes": 2, "threads": 4}) as service,
     ):
         service.start_server()
@@ -585,7 +585,7 @@ def test_a_window_of_requests_is_kept_by_pools_that_are_killed(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_ban_that_ends_only_in_peace_is_survived(tmp_path: Path) -> None:
     settings = {"queue": {"retry_seconds": 0.3}}
-    with Limited(Ban(15, 1.0)) as server, Service(tmp_path, **settings) as service:
+    with Limited(Ban(15, 0.5)) as server, Service(tmp_path, **settings) as service:
         service.start_server()
         ids = [service.submit(server.url(f"/{number}")) for number in range(40)]
         service.start_pool()
