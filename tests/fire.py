@@ -30,9 +30,11 @@ from tests.postbox import Postbox
 from tests.service import Command, Service
 from tests.waiting import wait_until
 
+LEASE_SECONDS = 1
+
 #: the service as fire needs it: everything comes again soon, and nothing is given up
 SETTINGS: dict[str, dict[str, object]] = {
-    "queue": {"lease_seconds": 1, "retry_seconds": 0.1, "max_attempts": 1000},
+    "queue": {"lease_seconds": LEASE_SECONDS, "retry_seconds": 0.1, "max_attempts": 1000},
     "worker": {"processes": 2, "threads": 4},
 }
 
@@ -170,7 +172,7 @@ class Fire:
             sqlite3.connect(self.service.database, timeout=10, isolation_level=None)
         ) as database:
             database.execute("begin immediate")
-            self._quiet.wait(self._random.uniform(0.5, 2))
+            self._quiet.wait(self._random.uniform(0.3, 1))
             database.execute("rollback")
 
     def _fill_disk(self) -> None:
@@ -184,7 +186,7 @@ class Fire:
         self.kills += 1
         worker = self._worker()
         os.kill(worker, signal.SIGSTOP)
-        self._quiet.wait(1.5)
+        self._quiet.wait(LEASE_SECONDS + 0.2)
         os.kill(worker, signal.SIGCONT)
 
 

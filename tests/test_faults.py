@@ -99,7 +99,9 @@ def test_a_worker_taken_for_dead_that_comes_back_writes_nothing(tmp_path: Path) 
 
 
 def test_the_workers_of_a_killed_pool_end_and_their_jobs_run_again(tmp_path: Path) -> None:
-    with Origin() as origin, running(tmp_path, queue={"lease_seconds": 2}) as service:
+    worker = {"processes": 2, "threads": 4, "shutdown_seconds": 0.5}
+    settings = {"queue": {"lease_seconds": 2}, "worker": worker}
+    with Origin() as origin, running(tmp_path, **settings) as service:
         gate = origin.gate()
         job_id = service.submit(
             origin.serve(
@@ -206,9 +208,8 @@ def test_removing_old_jobs_never_holds_up_a_claim(
         insert into jobs (id, url, host, status, max_attempts, created_at, finished_at)
         values (:id, 'http://a/b', 'a', 'canceled', 5, :now, :now)
     """
-    database.write(
-        lambda transaction: [transaction.run(ended, id=str(number)) for number in range(5000)]
-    )
+    rows = [{"id": str(number)} for number in range(5000)]
+    database.write(lambda transaction: transaction.run_many(ended, rows))
     clock.pass_(1000)
     waiting = [queue.submit(URL, "files.example.com") for _ in range(3)]
     purged: list[int] = []
