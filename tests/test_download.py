@@ -285,6 +285,10 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 """
 
 
+#: one of eight files in memory would be noticed
+FILE_MEGABYTES = 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "most", "framing"),
@@ -292,19 +296,19 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 )
 def test_memory_is_bounded(origin: Origin, count: int, most: int, framing: str) -> None:
     megabyte = bytes(1_000_000)
+    bomb = gzip.compress(megabyte * FILE_MEGABYTES)
 
     def script(peer: Peer) -> None:
         if framing == "slow":
-            peer.send(head("Content-Length: 200000"))
-            peer.throttle(bytes(200_000), 200_000)
+            peer.send(head("Content-Length: 100000"))
+            peer.throttle(bytes(100_000), 200_000)
         elif framing == "chunked":
-            peer.send(CHUNKED + chunked(*[megabyte] * 50))
+            peer.send(CHUNKED + chunked(*[megabyte] * FILE_MEGABYTES))
         elif framing == "gzip":
-            bomb = gzip.compress(megabyte * 50)
             peer.send(head(f"Content-Length: {len(bomb)}", "Content-Encoding: gzip") + bomb)
         else:
-            peer.send(head("Content-Length: 50000000"))
-            for _ in range(50):
+            peer.send(head(f"Content-Length: {FILE_MEGABYTES}000000"))
+            for _ in range(FILE_MEGABYTES):
                 peer.send(megabyte)
 
     command = [sys.executable, "-c", MEMORY, origin.serve("/file", script), str(count)]

@@ -54,8 +54,9 @@ def end(
     batch_id = batches.begin(NewBatch("urls", "192.0.2.1", email=RECIPIENT, **known))
     batches.add(batch_id, lines)
     batches.publish(batch_id)
-    while job := queue.claim("w1"):
-        queue.settle(job, outcome(job))
+    job = queue.claim("w1")
+    while job:
+        job = queue.settle(job, outcome(job), claim_next=True)[1]
     (batch,) = batches.end_due()
     return batch
 
