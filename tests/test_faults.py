@@ -100,8 +100,8 @@ def test_a_worker_taken_for_dead_that_comes_back_writes_nothing(tmp_path: Path) 
 
 def test_the_workers_of_a_killed_pool_end_and_their_jobs_run_again(tmp_path: Path) -> None:
     worker = {"processes": 2, "threads": 4, "shutdown_seconds": 0.5}
-    settings = {"queue": {"lease_seconds": 2}, "worker": worker}
-    with Origin() as origin, running(tmp_path, **settings) as service:
+    queue = {"lease_seconds": 2}
+    with Origin() as origin, running(tmp_path, queue=queue, worker=worker) as service:
         gate = origin.gate()
         job_id = service.submit(
             origin.serve(
