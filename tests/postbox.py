@@ -236,16 +236,8 @@ class ScriptedPostbox:
         starttls: ssl.SSLContext | None = None,
         **answers: Iterable[Answer],
     ) -> None:
-        unknown = answers.keys() - GOOD.keys()
-        assert not unknown, f"no such step: {unknown}"
-        self.mails: list[Mail] = []
-        self.heard: list[str] = []
-        self.lines: list[str] = []
-        self.connections = 0
+        self.follow(**answers)
         self._tls, self._starttls = tls, starttls
-        self._answers: dict[str, Iterator[Answer]] = {
-            step: iter(answer) for step, answer in answers.items()
-        }
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host, self.port = self._listener.getsockname()
         self._open: list[socket.socket] = []
@@ -265,6 +257,18 @@ class ScriptedPostbox:
             thread.join()
         for connection in self._open:
             connection.close()
+
+    def follow(self, **answers: Iterable[Answer]) -> None:
+        """Answer from another script from now on, and forget what has come so far."""
+        unknown = answers.keys() - GOOD.keys()
+        assert not unknown, f"no such step: {unknown}"
+        self.mails: list[Mail] = []
+        self.heard: list[str] = []
+        self.lines: list[str] = []
+        self.connections = 0
+        self._answers: dict[str, Iterator[Answer]] = {
+            step: iter(answer) for step, answer in answers.items()
+        }
 
     def hang_up(self) -> None:
         """Close all connections, as a server does with those that idle."""
