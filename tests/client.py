@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from md5light.lists.entry import Entry
+from md5light.lists.formats import FORMS
 from md5light.lists.writing import write
 from tests.child import ROOT
 from tests.origin import Origin, Peer, Raw, Script, reply
@@ -105,13 +107,23 @@ def in_turn(*answers: Raw | Script) -> Script:
     return script
 
 
+def as_manifest(body: bytes) -> Script:
+    """Answer with a manifest of the format that is asked for."""
+
+    def script(peer: Peer) -> bool:
+        (form,) = re.findall(r"[?&]format=(\w+)", peer.head)
+        return peer.reply(body, "200 OK", f"Content-Type: {FORMS[form].media_type}")
+
+    return script
+
+
 def serve(
     origin: Origin, *states: Raw | Script, manifest: bytes = b"", accepted: Raw | None = None
 ) -> str:
     """Make a server that takes a batch, describes it as `states` in turn; returns its URL."""
     origin.serve("/batches", in_turn(accepted or as_json(ACCEPTED, "202 Accepted")))
     origin.serve(f"/batches/{BATCH}", in_turn(*states or (batch(hashed=1),)))
-    origin.serve(f"/batches/{BATCH}/manifest", in_turn(reply(manifest)))
+    origin.serve(f"/batches/{BATCH}/manifest", as_manifest(manifest))
     return origin.url("")
 
 

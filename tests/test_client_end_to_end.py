@@ -141,6 +141,7 @@ def test_bad_lines_are_refused_or_kept(service: Service, origin: Origin, tmp_pat
     checked = run("verify", "list", "--skip-invalid", server=service.url, cwd=tmp_path)
     assert checked.returncode == 1
     assert checked.stdout.splitlines()[1] == "line 2: FAILED open or read"
+    assert "\nmd5light: line 2: failed: " in kept.stderr
 
 
 def test_a_list_for_google_needs_all_lines_or_a_flag(

@@ -287,6 +287,26 @@ def test_json_of_another_form_is_not_md5light(described: dict[str, object], orig
     assert "is not md5light" in said
 
 
+@pytest.mark.parametrize("form", ["ndjson", "md5sum", "gcs"])
+@pytest.mark.parametrize(
+    "answer",
+    [as_json({"a": 1}), PAGE, reply(b""), reply(b"x", "200 OK", "Content-Type: image/png")],
+    ids=["json", "html", "empty", "image"],
+)
+def test_what_is_no_manifest_is_not_md5light(answer: Raw, form: str, origin: Origin) -> None:
+    origin.serve(f"/batches/{BATCH}/manifest", answer)
+    ask = Service(origin.url()).manifest
+    code, said = outcome(lambda: ask(BATCH, io.BytesIO(), format=form))
+    assert (code, "is not md5light" in said) == (69, True)
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n", b"\x15\x03\x01\x00\x02\x02\x46"])
+def test_what_does_not_speak_http_is_not_waited_for(answer: bytes, origin: Origin) -> None:
+    origin.serve(f"/batches/{BATCH}", lambda peer: peer.send(answer))
+    code, said = outcome(lambda: Service(origin.url()).batch(BATCH, patiently=True))
+    assert (code, said) == (69, f"{origin.url('')} does not speak HTTP")
+
+
 @pytest.mark.parametrize("batch_id", ["x y", "../jobs", "a/b", "", "é", "\x1b[1m", "x" * 65])
 def test_what_is_no_id_is_no_batch(batch_id: str, origin: Origin) -> None:
     code, said = outcome(lambda: Service(origin.url()).batch(batch_id))
@@ -499,6 +519,19 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(origin: Origin, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "why"), [("/dev/full", "No space left on device"), ("/proc/x", "No such file or")]
+)
+def test_a_target_that_fails_at_last_is_named(
+    target: str, why: str, origin: Origin, tmp_path: Path
+) -> None:
+    server = serve(origin, manifest=b"new")
+    done = run("manifest", BATCH, "-o", target, server=server, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"md5light: {target}: {why}")
+
+
+@pytest.mark.slow
 def test_a_new_file_has_the_usual_permissions(origin: Origin, tmp_path: Path) -> None:
     serve(origin, manifest=b"new")
     run("manifest", BATCH, "-o", "out", server=origin.url(), cwd=tmp_path)
@@ -507,7 +540,7 @@ def test_a_new_file_has_the_usual_permissions(origin: Origin, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["none/out", "."])
+@pytest.mark.parametrize("target", ["none/out", ".", "none/"])
 def test_a_target_that_can_not_be_written_is_told_before_the_waiting(
     target: str, origin: Origin, tmp_path: Path
 ) -> None:

@@ -98,11 +98,15 @@ def no_batch(batch_id: str) -> Md5lightError:
 
 
 def stranger(answer: Response, server: str) -> Md5lightError:
-    kind = visible(answer.headers.get("Content-Type", "nothing").partition(";")[0])
+    kind = visible(media_type(answer) or "nothing")
     return Unreachable(
         f"{server} is not md5light, or not of this version: it answered "
         f"{answer.status_code} with {kind}"
     )
+
+
+def media_type(answer: Response) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _json(answer: Response) -> dict[str, Any]:

@@ -96,6 +96,9 @@ def _open(part: str | list[str], stack: contextlib.ExitStack) -> _Source:
     try:
         file = stack.enter_context(open(part, "rb"))  # noqa: SIM115 - the stack closes it
     except OSError as error:
+        if "://" in part:
+            why = "a URL begins with http:// or https:// and the name of a host"
+            raise Refused("invalid_url", f"{part}: {why}") from None
         raise NotDone(f"{part}: {error.strerror}") from None
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return _Source(part, file)

@@ -9,7 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +28,7 @@ def check_writable(target: str | None) -> None:
         return
     path = Path(target)
     place = path.resolve().parent if _is_replaced(path) else path
-    if path.is_dir():
+    if path.is_dir() or target.endswith("/"):
         raise NotDone(f"{target}: {os.strerror(errno.EISDIR)}")
     if not os.access(place, os.W_OK):
         number = errno.EACCES if place.exists() else errno.ENOENT
@@ -47,17 +47,34 @@ def form_for(target: str | None) -> str:
 def store(fetch: Fetch, target: str | None) -> None:
     """Have `fetch` write a file, and put it in the place of `target`, None for standard output.
 
-    Nothing changes there if `fetch` fails.
+    Nothing changes there if `fetch` fails. Raises NotDone if `target` can't be written.
     """
     path = Path(target) if target else None
-    if path and _is_replaced(path):
-        _replace(fetch, path.resolve())
-        return
+    with _naming(target or "standard output"):
+        if path and _is_replaced(path):
+            _replace(fetch, path.resolve())
+        else:
+            _copy(fetch, path)
+
+
+@contextlib.contextmanager
+def _naming(target: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        raise
+    except OSError as error:
+        raise NotDone(f"{target}: {error.strerror}") from None
+
+
+def _copy(fetch: Fetch, path: Path | None) -> None:
+    """Write to a device, a pipe or standard output what `fetch` wrote completely."""
     with tempfile.TemporaryFile() as file:
         fetch(file)
         file.seek(0)
         with path.open("wb") if path else contextlib.nullcontext(sys.stdout.buffer) as place:
             shutil.copyfileobj(file, place)
+            place.flush()
 
 
 def _is_replaced(path: Path) -> bool:

@@ -44,7 +44,8 @@ def summarize(service: Service, batch: Batch, seconds: float) -> None:
     if not batch.bad:
         return
     for entry in _first_bad(service, batch):
-        complain(visible(f"line {entry.position}: {_label(entry)}: {reason(entry)}"))
+        said = [f"line {entry.position}", entry.name or entry.url, reason(entry)]
+        complain(visible(": ".join(filter(None, said))))
     if batch.bad > FIRST:
         complain(f"and {batch.bad - FIRST:,} more")
     complain(f"all of them, as a list: md5light manifest {batch.id} --manifest failed")

@@ -7,6 +7,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable
+from http.client import BadStatusLine
 from typing import IO, Any, NamedTuple
 
 import requests
@@ -17,6 +18,7 @@ from md5light.client import answers
 from md5light.client.answers import Batch
 from md5light.client.session import open_session
 from md5light.errors import OutOfTime, Unreachable
+from md5light.lists.formats import FORMS
 from md5light.logs import Log
 from md5light.text import visible
 
@@ -113,7 +115,9 @@ class Service:
         answer = self._ask("GET", path, patiently=patiently, into=into, params=options).answer
         if answer.status_code != 200:
             answers.read_object(answer, self.url, 200, missing=batch_id)
-        if "html" in answer.headers.get("Content-Type", ""):
+        kind, form = answers.media_type(answer), FORMS[str(options.get("format", "ndjson"))]
+        # A proxy may have dropped the type, but an empty answer without one may be anybody's.
+        if kind != form.media_type.partition(";")[0] and (kind or not into.tell()):
             raise answers.stranger(answer, self.url)
 
     def pause(self, seconds: float) -> None:
@@ -181,6 +185,8 @@ class Service:
         inner: BaseException = error
         while cause := inner.__cause__ or inner.__context__:
             inner = cause
+        if isinstance(inner, BadStatusLine) and not isinstance(inner, ConnectionError):
+            raise Unreachable(f"{self.url} does not speak HTTP") from None
         if isinstance(inner, ssl.SSLCertVerificationError):
             raise Unreachable(f"{self.url}: {tls.explain(inner)} See --cafile") from None
         if isinstance(inner, ssl.SSLError):
