@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from md5light.web.page.reasons import KINDS, REASONS, RULES
+from md5light.web.page.reasons import KINDS, REASONS
+from md5light.web.page.rules import translate
 from md5light.web.page.words import ORDER, TEXTS
 
 NO_BREAK = "\u00a0"
@@ -30,7 +31,6 @@ class Language:
         self.text = {key: texts[place] for key, texts in TEXTS.items()}
         self._reasons = {code: reasons[place] for code, reasons in REASONS.items()}
         self._kinds = {code: kinds[place] for code, kinds in KINDS.items()}
-        self._rules = {} if name == "en" else RULES
         self._thousands, self._decimal = marks
         self._byte = byte
         self._size_units = size_units
@@ -76,13 +76,13 @@ class Language:
         return self.text["percent"].format(number=int(100 * part / whole))
 
     def reason(self, code: str, message: str) -> str:
-        """Say in plain words what an error's code means; for an unknown one return `message`."""
+        """Say in plain words why something failed or was refused; `message` is the API's own."""
+        said = message if self.name == "en" else translate(message, self.number)
         if code not in self._reasons:
-            return message
-        number = re.search(r"\d[\d,]*", message)
-        return self._reasons[code].format(
-            number=number[0] if number else "", message=self._rules.get(message, message)
-        )
+            return said
+        found = re.search(r"\d[\d,]*", message)
+        number = found[0].replace(",", self._thousands) if found else ""
+        return self._reasons[code].format(number=number, message=said)
 
     def kind(self, code: str) -> str:
         """Say in plain words what failures of one code have in common."""

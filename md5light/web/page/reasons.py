@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from md5light.download.urls import MAX_CHARACTERS
-
 #: why a job failed or a request was refused, by its code; `{message}` is the API's own message, and
-#: `{number}` the first number in it
+#: `{number}` the first number in it. Codes that are not here have a message for people (`rules`).
 REASONS = {
     # of failed jobs
     "address_not_allowed": (
@@ -70,7 +68,6 @@ REASONS = {
         "Either paste lines or choose a file, not both.",
         "Вставьте строки или выберите файл — что-то одно.",
     ),
-    "invalid_url": ("{message}", "По такому URL ничего не скачать. {message}"),
     "invalid_email": (
         "This is not a mail address to which the service can write.",
         "На такой почтовый адрес сервис написать не может.",
@@ -125,50 +122,10 @@ REASONS = {
         "{number} lines can't be read, so nothing was taken.",
         "Не удалось разобрать строк: {number}. Поэтому ничего не принято.",
     ),
-    "too_many_lines": ("{message}", "В списке слишком много строк."),
-    "list_too_large": ("{message}", "Список слишком большой."),
     "too_many_lists": (
         "Many lists are being sent just now. Please try again in a moment.",
         "Сейчас отправляют много списков. Попробуйте, пожалуйста, чуть позже.",
     ),
-    "invalid_base": ("{message}", "К этому URL нельзя добавлять имена."),
-    "invalid_header": ("{message}", "Заголовок таблицы не удалось разобрать."),
-    # of their lines
-    "missing_url": ("{message}", "В строке нет URL."),
-    "invalid_digest": ("{message}", "Это не контрольная сумма нужного вида."),
-    "unsupported_digest": ("{message}", "Такие контрольные суммы не поддерживаются."),
-    "invalid_size": ("{message}", "Размер должен быть целым числом байтов."),
-    "contradiction": ("{message}", "Строка противоречит себе."),
-    "invalid_line": ("{message}", "Строка не такая, как остальные: в ней не то число полей."),
-    "invalid_name": ("{message}", "Имя не удалось разобрать."),
-    "invalid_csv": ("{message}", "Строку CSV не удалось разобрать."),
-    "invalid_json": ("{message}", "Это не JSON."),
-    "invalid_value": ("{message}", "Значение не того вида."),
-    "invalid_text": ("{message}", "Это не текст в UTF-8."),
-    "line_too_long": ("{message}", "Строка слишком длинная."),
-}
-
-#: sentences of the API that are one rule each, and what they are in Russian
-RULES = {
-    "The URL contains a backslash.": "В нём есть обратная косая черта.",
-    f"The URL is longer than {MAX_CHARACTERS:,} characters.": (
-        f"Он длиннее {MAX_CHARACTERS} символов."
-    ),
-    "The URL must be absolute and begin with http:// or https://.": (
-        "Он должен начинаться с http:// или https://."
-    ),
-    "The URL must begin with http:// or https://.": "Он должен начинаться с http:// или https://.",
-    "The URL contains a space.": "В нём есть пробел.",
-    "The URL contains an invisible character.": "В нём есть невидимый символ.",
-    "The URL contains a line break.": "В нём есть перевод строки.",
-    "The URL contains credentials.": "В нём есть имя или пароль.",
-    "The URL's host or port is malformed.": "Имя сервера или порт записаны неверно.",
-    "The URL's port is not between 1 and 65535.": "Порт должен быть от 1 до 65535.",
-    "The URL has no host.": "В нём нет имени сервера.",
-    "The URL's host contains an invisible character.": "В имени сервера есть невидимый символ.",
-    "The URL's host is not a possible name.": "Такого имени у сервера быть не может.",
-    "The URL's host is not a possible address.": "Такого адреса у сервера быть не может.",
-    "The URL's address names a zone.": "В адресе указана зона.",
 }
 
 #: what failures of one code have in common, where REASONS tells of a single one
