@@ -412,6 +412,32 @@ def test_each_line_is_compared_with_what_it_expects(
     assert getattr(found, status) == (2 if status == "hashed" else 1)
 
 
+def test_lines_are_found_by_their_status(batches: Batches, queue: Queue) -> None:
+    kinds: tuple[dict[str, Any], ...] = (
+        {},
+        {"size": 7},
+        {"size": 8},
+        {"url": None, "error_code": "x", "error_message": "X"},
+    )
+    batch = submit(batches, [line(number, **kinds[number % 4]) for number in range(1, 42)])
+    work(queue)
+    for status, remainder in (("hashed", 0), ("matched", 1), ("mismatched", 2), ("failed", 3)):
+        expected = [number for number in range(1, 42) if number % 4 == remainder]
+        found = list(batches.entries(batch.id, statuses=[status]))
+        assert [entry.position for entry in found] == expected
+        assert {entry.status for entry in found} == {status}
+        part = batches.entries(batch.id, statuses=[status], after=expected[1], limit=2)
+        assert [entry.position for entry in part] == expected[2:4]
+    both = batches.entries(batch.id, statuses=["failed", "matched"], limit=3)
+    assert [entry.position for entry in both] == [1, 3, 5]
+    assert not list(batches.entries(batch.id, statuses=["waiting", "canceled"]))
+    first, *_ = batches.entries(batch.id, limit=3)
+    job = queue.get(first.job_id or "")
+    assert job is not None
+    assert job.url == url(1)
+    assert [entry.job_id for entry in batches.entries(batch.id, after=2, limit=1)] == [None]
+
+
 def test_a_file_is_compared_by_every_digest_that_its_lines_expect(
     batches: Batches, queue: Queue
 ) -> None:

@@ -38,6 +38,8 @@ class Entry(NamedTuple):
     attempts: int = 0
     #: RFC 3339
     finished_at: str | None = None
+    #: the job that downloads it; in no manifest
+    job_id: str | None = None
 
 
 def reason(entry: Entry) -> str:

@@ -445,12 +445,13 @@ class Entries:
 
     def _portions(self) -> Iterator[list[Entry]]:
         after: int | None = self._after
+        limit = PORTION if self._limit is None else min(PORTION, self._limit)
         while after is not None:
             read = partial(
                 lines.read_portion,
                 batch_id=self._batch_id,
                 after=after,
-                limit=PORTION,
+                limit=limit,
                 statuses=self._statuses,
             )
             entries, after = self._database.read(read)

@@ -56,19 +56,28 @@ ERRORS = f"""
     where place <= 3 order by lines desc, code, position
 """
 
+COLUMNS = f"""
+    lines.position, lines.sent, lines.name, lines.label, lines.size as expected_size,
+    {", ".join(f"lines.{name} as expected_{name}" for name in ALGORITHMS)},
+    {STATUS} as status, jobs.id, jobs.url, jobs.size,
+    {", ".join(f"jobs.{name}" for name in ALGORITHMS)},
+    coalesce(lines.error_code, jobs.error_code) as error_code,
+    coalesce(lines.error_message, jobs.error_message) as error_message,
+    jobs.final_url, jobs.content_type, jobs.attempts, jobs.finished_at
+"""
+
 # Lines are limited before their jobs are looked up: without statistics of a new table PostgreSQL
 # would look up those of all lines that follow.
 ENTRIES = f"""
-    select lines.position, lines.sent, lines.name, lines.label, lines.size as expected_size,
-        {", ".join(f"lines.{name} as expected_{name}" for name in ALGORITHMS)},
-        {STATUS} as status, jobs.url, jobs.size, {", ".join(f"jobs.{a}" for a in ALGORITHMS)},
-        coalesce(lines.error_code, jobs.error_code) as error_code,
-        coalesce(lines.error_message, jobs.error_message) as error_message,
-        jobs.final_url, jobs.content_type, jobs.attempts, jobs.finished_at
-    from (
+    select {COLUMNS} from (
         select * from lines where batch_id = :batch_id and position > :after
         order by position limit :limit) as lines
     left join jobs on jobs.id = lines.job_id order by lines.position
+"""
+
+ENTRIES_OF_STATUSES = f"""
+    select {COLUMNS} from {OF_BATCH} and lines.position > :after and {STATUS} in (%s)
+    order by lines.position limit :limit
 """
 
 REMOVE_JOBS = """
@@ -146,9 +155,11 @@ def read_portion(
 
     Returns those of `statuses`, all without any, and the position behind which there may be more.
     """
-    rows = transaction.all(ENTRIES, batch_id=batch_id, after=after, limit=limit)
-    entries = [_entry(row) for row in rows if not statuses or row["status"] in statuses]
-    return entries, rows[-1]["position"] if len(rows) == limit else None
+    asked: Row = {f"status{number}": status for number, status in enumerate(statuses)}
+    names = ", ".join(f":{name}" for name in asked)
+    statement = ENTRIES_OF_STATUSES % names if asked else ENTRIES
+    rows = transaction.all(statement, batch_id=batch_id, after=after, limit=limit, **asked)
+    return [_entry(row) for row in rows], rows[-1]["position"] if len(rows) == limit else None
 
 
 def remove(transaction: Transaction, batch_id: str, rows: int) -> int:
@@ -239,6 +250,7 @@ def _entry(row: Row) -> Entry:
         content_type=row["content_type"],
         attempts=row["attempts"] or 0,
         finished_at=rfc3339(row["finished_at"]),
+        job_id=row["id"],
     )
 
 
