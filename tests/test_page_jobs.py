@@ -2,113 +2,85 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import expect
 
 from md5light.web.forms import completed
 from md5light.web.tokens import digest
-from tests.browser import BROWSER_ACCEPT, SCREENS, Open, check_looks
-from tests.origin import Gate, Origin, Peer, reply
-from tests.service import Service, running
+from tests.browser import BROWSER_ACCEPT, Open, listing
+from tests.service import Service
+from tests.states import DONE, FAILED, HOST, MD5, RUNNING, States
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-BODY = b"0123456789" * 100_000
-MD5 = hashlib.md5(b"hello\n").hexdigest()
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[Origin]:
-    with Origin() as origin:
-        origin.serve("/hello.txt", b"hello\n")
-        origin.serve("/b%20c.txt", b"hello\n")
-        yield origin
+SITE = f"https://{HOST}"
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("service"), download={"read_timeout": 60}) as service:
+    """A service whose jobs have the states that the tests give them."""
+    with Service(tmp_path_factory.mktemp("service")) as service:
+        service.start_server()
         yield service
 
 
-def half(origin: Origin, path: str) -> Gate:
-    """Serve BODY up to its half until the gate is opened."""
-    gate = origin.gate()
-
-    def script(peer: Peer) -> None:
-        peer.send(reply(length=len(BODY)) + BODY[: len(BODY) // 2])
-        gate.wait(60)
-        peer.send(BODY[len(BODY) // 2 :])
-
-    origin.serve(path, script)
-    return gate
-
-
-def submit(page: Page, url: str) -> Locator:
-    before = page.locator(".card").count()
-    page.locator("#url").fill(url)
-    page.locator("#submit button").click()
-    expect(page.locator(".card")).to_have_count(before + 1)
-    return page.locator("[data-job]").first
+@pytest.fixture(scope="module")
+def states(service: Service) -> Iterator[States]:
+    with States(service.database) as states:
+        yield states
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
 def test_a_job_is_canceled_and_tried_again(
-    open_page: Open, service: Service, origin: Origin, scripted: bool
+    open_page: Open, service: Service, states: States, scripted: bool
 ) -> None:
-    gate = half(origin, f"/half-{scripted}")
-    job_id = service.submit(origin.url(f"/half-{scripted}"))
-    page = open_page(f"/jobs/{job_id}", java_script_enabled=scripted)
-    expect(page.locator(".status")).to_have_text("Running", timeout=10_000)
-    expect(page).to_have_title(re.compile(rf"^50\s%: half-{scripted} · md5light$"))
+    path = states.job(**RUNNING)
+    page = open_page(path, java_script_enabled=scripted)
+    expect(page).to_have_title(re.compile(r"^50\s%: hello.txt · md5light$"))
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".status")).to_have_text("Canceled")
-    gate.set()
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".status")).to_have_text("Done", timeout=15_000)
+    expect(page.locator(".status")).to_have_text("Waiting")
+    states.change(path, **DONE)
+    if not scripted:
+        page.reload()
+    expect(page.locator(".status")).to_have_text("Done")
     expect(page.locator(".actions button").filter(visible=True)).to_have_count(0)
-    assert page.url == f"{service.url}/jobs/{job_id}"
+    assert page.url == service.url + path
 
 
-def test_a_card_is_canceled_tried_again_and_removed(open_page: Open, origin: Origin) -> None:
-    gate = half(origin, "/half")
-    page = open_page()
-    job = submit(page, origin.url("/half"))
-    expect(job.locator(".figures")).to_contain_text("500")
+def test_a_card_is_canceled_tried_again_and_removed(
+    open_page: Open, service: Service, states: States
+) -> None:
+    path, other = states.job(**RUNNING), states.job(f"{SITE}/other.txt", **DONE)
+    page = open_page(storage_state=listing(service.url, path, other))
+    job = page.locator("#jobs li").first
     expect(page).to_have_title(re.compile(r"^50\s% · The MD5 of a file"))
     job.get_by_role("button", name="Cancel").press("Enter")
     expect(job.locator(".status")).to_have_text("Canceled")
     expect(job.get_by_role("button", name="Try again")).to_be_focused()
     expect(page).to_have_title(re.compile("^The MD5 of a file"))
-    gate.set()
     page.keyboard.press("Enter")
-    expect(job.locator(".status")).to_have_text("Done", timeout=15_000)
-    submit(page, origin.url("/hello.txt"))
-    page.get_by_role("button", name="Remove half from the list").click()
-    expect(page.locator(".name")).to_have_text(["hello.txt"])
-    expect(page.get_by_role("link", name="hello.txt")).to_be_focused()
-    page.reload()
-    expect(page.locator(".name")).to_have_text(["hello.txt"])
+    expect(job.locator(".status")).to_have_text("Waiting")
     page.get_by_role("button", name="Remove hello.txt from the list").click()
+    expect(page.locator(".name")).to_have_text(["other.txt"])
+    expect(page.get_by_role("link", name="other.txt")).to_be_focused()
+    page.reload()
+    expect(page.locator(".name")).to_have_text(["other.txt"])
+    page.get_by_role("button", name="Remove other.txt from the list").click()
     expect(page.locator("#jobs")).to_be_hidden()
     expect(page.locator("#url")).to_be_focused()
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
-@pytest.mark.parametrize("screen", SCREENS)
-def test_a_pasted_digest_is_compared(
-    open_page: Open, service: Service, origin: Origin, screen: str, scripted: bool
-) -> None:
-    job_id = service.submit(origin.url("/hello.txt"))
-    service.result(job_id)
-    page = open_page(f"/jobs/{job_id}", java_script_enabled=scripted, **SCREENS[screen])
+def test_a_pasted_digest_is_compared(open_page: Open, states: States, scripted: bool) -> None:
+    page = open_page(states.job(**DONE), java_script_enabled=scripted)
     verdict = page.locator("#comparison .verdict")
     colours = set()
     for pasted, check in ((f" {MD5.upper()} ", "matched"), ("0" * 32, "mismatched"), ("x", "")):
@@ -117,63 +89,47 @@ def test_a_pasted_digest_is_compared(
         expect(verdict).to_have_attribute("data-check", check)
         expect(page.locator("#digest")).to_have_value(pasted)
         colours.add(verdict.evaluate("verdict => getComputedStyle(verdict).color"))
-        if scripted:
-            check_looks(page)
     assert len(colours) == 3
 
 
-def test_the_line_of_md5sum_is_copied(open_page: Open, service: Service, origin: Origin) -> None:
-    job_id = service.submit(origin.url("/b%20c.txt?x"))
-    service.result(job_id)
-    page = open_page(f"/jobs/{job_id}", permissions=["clipboard-read", "clipboard-write"])
+def test_the_line_of_md5sum_is_copied(open_page: Open, states: States) -> None:
+    page = open_page(
+        states.job(f"{SITE}/b%20c.txt?x", **DONE),
+        permissions=["clipboard-read", "clipboard-write"],
+    )
     expect(page.locator(".name")).to_have_text("b c.txt")
     page.get_by_role("button", name="Copy md5sum line").click()
     assert page.evaluate("navigator.clipboard.readText()") == f"{MD5}  b c.txt"
 
 
 def test_times_are_the_readers_and_utc_is_in_the_tooltip(
-    open_page: Open, service: Service, origin: Origin
+    open_page: Open, service: Service, states: States
 ) -> None:
-    job_id = service.submit(origin.url("/hello.txt"))
-    service.result(job_id)
-    created_at = service.job(job_id)["created_at"]
+    path = states.job(**DONE)
+    created_at = service.job(path.removeprefix("/jobs/"))["created_at"]
     shown = {}
     for zone in ("Asia/Tokyo", "America/New_York"):
-        page = open_page(f"/jobs/{job_id}", timezone_id=zone)
+        page = open_page(path, timezone_id=zone)
         time = page.locator("time").first
         expect(time).to_have_attribute("datetime", created_at)
         expect(time).to_have_attribute("title", re.compile(r"^[\d-]+ [\d:]+ UTC$"))
         shown[zone] = time.text_content()
     assert len(set(shown.values())) == 2
-    plain = open_page(f"/jobs/{job_id}", java_script_enabled=False)
+    plain = open_page(path, java_script_enabled=False)
     expect(plain.locator("time").first).to_have_text(re.compile(r"^[\d-]+ [\d:]+ UTC$"))
 
 
-def test_an_ended_job_takes_one_line(open_page: Open, origin: Origin) -> None:
-    page = open_page()
-    job = submit(page, origin.url("/hello.txt"))
-    expect(job.locator(".status")).to_have_text("Done")
-    box, line = job.bounding_box(), job.locator(".status").bounding_box()
-    assert box is not None
-    assert line is not None
-    assert box["height"] < 2 * line["height"]
-
-
-def test_a_job_is_retried_once(service: Service, origin: Origin) -> None:
-    failed, done = (service.submit(origin.url(path)) for path in ("/missing", "/hello.txt"))
-    service.result(failed)
-    service.result(done)
-    origin.serve("/missing", b"hello\n")
-    answer = requests.post(f"{service.url}/jobs/{failed}/retry", timeout=10)
+def test_a_job_is_retried_once(service: Service, states: States) -> None:
+    failed, done = states.job(**FAILED), states.job(**DONE)
+    answer = requests.post(f"{service.url}{failed}/retry", timeout=10)
     assert answer.status_code == 202
-    assert answer.headers["Location"] == f"/jobs/{failed}"
-    assert answer.json()["status"] in ("queued", "running", "done")
-    assert service.result(failed)["md5"] == MD5
-    for job_id in (failed, done):
-        again = requests.post(f"{service.url}/jobs/{job_id}/retry", timeout=10)
+    assert answer.headers["Location"] == failed
+    assert (answer.json()["status"], answer.json()["attempts"]) == ("queued", 0)
+    for path in (failed, done):
+        again = requests.post(f"{service.url}{path}/retry", timeout=10)
         assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_retry")
-    for job_id in ("nothing", "0e4fac17-f367-4807-8c28-8a059a2f82ac"):
-        missing = requests.post(f"{service.url}/jobs/{job_id}/retry", timeout=10)
+    for path in ("/jobs/nothing", "/jobs/0e4fac17-f367-4807-8c28-8a059a2f82ac"):
+        missing = requests.post(f"{service.url}{path}/retry", timeout=10)
         assert (missing.status_code, missing.json()) == (404, {"status": "not found"})
 
 
@@ -201,11 +157,11 @@ def test_a_typed_url_is_completed(typed: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])
-def test_a_url_without_its_scheme_is_taken(open_page: Open, origin: Origin, scripted: bool) -> None:
+def test_a_url_without_its_scheme_is_taken(open_page: Open, scripted: bool) -> None:
     page = open_page(java_script_enabled=scripted)
-    page.locator("#url").fill(f"  localhost:{origin.port}/hello.txt ")
+    page.locator("#url").fill(f"  {HOST}/hello.txt ")
     page.locator("#submit button").click()
-    expect(page.locator(".card .url")).to_have_text(f"https://localhost:{origin.port}/hello.txt")
+    expect(page.locator(".card .url")).to_have_text(f"https://{HOST}/hello.txt")
 
 
 def test_programs_get_no_such_help(service: Service) -> None:
@@ -221,21 +177,20 @@ def test_a_link_can_fill_the_field_and_submits_nothing(open_page: Open) -> None:
     expect(page.locator(".card")).to_have_count(0)
 
 
-def test_the_reader_is_notified_if_asked(open_page: Open, origin: Origin) -> None:
-    gate = half(origin, "/notified")
-    page = open_page(permissions=["notifications"])
+def test_the_reader_is_notified_if_asked(open_page: Open, service: Service, states: States) -> None:
+    path = states.job(**RUNNING)
+    page = open_page(storage_state=listing(service.url, path), permissions=["notifications"])
     page.evaluate("""() => {
         window.shown = [];
         window.Notification = class extends Notification {
             constructor(title, options) { super(title, options); shown.push(options.body); }
         };
     }""")
-    job = submit(page, origin.url("/notified"))
     page.get_by_label("Notify me when it is done").check()
-    expect(job.locator(".figures")).to_contain_text("500")
-    gate.set()
+    expect(page.locator(".figures")).to_contain_text("500")
+    states.change(path, **DONE)
     wait_until(lambda: page.evaluate("shown.length"), message="a notification")
-    assert page.evaluate("shown") == ["notified, Done"]
+    assert page.evaluate("shown") == ["hello.txt, Done"]
     page.reload()
     expect(page.get_by_label("Notify me when it is done")).to_be_checked()
     page.get_by_label("Notify me when it is done").uncheck()
@@ -243,12 +198,17 @@ def test_the_reader_is_notified_if_asked(open_page: Open, origin: Origin) -> Non
     expect(page.get_by_label("Notify me when it is done")).not_to_be_checked()
 
 
-def test_who_asked_for_nothing_is_not_notified(open_page: Open, origin: Origin) -> None:
-    page = open_page(permissions=["notifications"])
+def test_who_asked_for_nothing_is_not_notified(
+    open_page: Open, service: Service, states: States
+) -> None:
+    path = states.job(**RUNNING)
+    page = open_page(storage_state=listing(service.url, path), permissions=["notifications"])
     page.evaluate(
         "() => { window.Notification = class { constructor() { window.wasShown = true } } }"
     )
-    expect(submit(page, origin.url("/hello.txt")).locator(".status")).to_have_text("Done")
+    expect(page.locator(".status")).to_have_text("Running")
+    states.change(path, **DONE)
+    expect(page.locator(".status")).to_have_text("Done")
     assert page.evaluate("window.wasShown") is None
 
 
@@ -258,20 +218,14 @@ def test_a_path_that_is_not_there_is_a_page_in_a_browser(
 ) -> None:
     page = open_page(path)
     expect(page.get_by_role("heading")).to_have_text("There is nothing at this address.")
-    check_looks(page)
     answer = requests.get(service.url + path, headers={"Accept": BROWSER_ACCEPT}, timeout=10)
     assert answer.status_code == 404
     assert "default-src 'none'; script-src 'self'" in answer.headers["Content-Security-Policy"]
     assert requests.get(service.url + path, timeout=10).json()["error"]["code"] == "not_found"
 
 
-@pytest.mark.parametrize("screen", SCREENS)
-def test_the_api_can_be_read_and_its_commands_copied(
-    open_page: Open, service: Service, screen: str
-) -> None:
-    permissions = ["clipboard-read", "clipboard-write"]
-    page = open_page("/openapi.json", permissions=permissions, **SCREENS[screen])
-    check_looks(page)
+def test_the_api_can_be_read_and_its_commands_copied(open_page: Open, service: Service) -> None:
+    page = open_page("/openapi.json", permissions=["clipboard-read", "clipboard-write"])
     page.locator(".call .copy").first.click()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == f'curl --data-urlencode "url=https://…" {service.url}/submit'
@@ -300,19 +254,3 @@ def test_a_wrong_token_is_told(tmp_path: Path) -> None:
     assert "This service is for those who have a token." in said[None][1]
     assert "The token, or its name, is wrong." in said["wrong"][1]
     assert [status for status, _ in said.values()] == [401, 401, 303]
-
-
-def test_on_paper_are_whole_urls_and_no_controls(
-    open_page: Open, service: Service, origin: Origin
-) -> None:
-    page = open_page()
-    url = origin.url(f"/{'long' * 100}")
-    job = submit(page, url)
-    expect(job.locator(".status")).to_have_text("Failed")
-    page.emulate_media(media="print")
-    assert (
-        page.locator("button, input, textarea, select, summary").filter(visible=True).count() == 0
-    )
-    shown = job.locator(".url bdi")
-    expect(shown).to_be_visible()
-    expect(shown).to_have_css("display", "inline")  # a box of two lines would cut it

@@ -389,21 +389,6 @@ def test_a_request_without_a_body_is_not_waited_for(service: Service) -> None:
         assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.slow
-def test_nothing_is_accepted_that_can_not_be_stored(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
-        service.start_server()
-        with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
-            other.execute("begin exclusive")
-            refused = post(service, {"url": FILE})
-            ready = requests.get(f"{service.url}/readyz", timeout=20)
-        assert (refused.status_code, error_code(refused)) == (503, "database_unavailable")
-        assert int(refused.headers["Retry-After"]) > 0
-        assert (ready.status_code, error_code(ready)) == (503, "database_unavailable")
-        assert stored_jobs(service) == 0
-        service.submit(FILE)
-
-
 def test_a_full_queue_accepts_nothing(tmp_path: Path) -> None:
     with Service(tmp_path, server={"max_unfinished": 2}) as service:
         service.start_server()

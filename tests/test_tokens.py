@@ -19,14 +19,13 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from md5light import admin, config
 from md5light.errors import ConfigError, NotDone, Refused
 from md5light.web.answers import Problem
 from md5light.web.tokens import MAX_ADDRESSES, MAX_FAILURES, TokenFile, Tokens, client_of, digest
-from tests.browser import chromium
 from tests.command import run, start
 from tests.conftest import Clock
 from tests.service import Service
@@ -448,8 +447,10 @@ def test_a_token_passes_nginx(service: Guarded, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scripted", [True, False])
-def test_a_browser_logs_in_and_says_so_where_it_can_not(tmp_path: Path, scripted: bool) -> None:
-    with Guarded(tmp_path) as service, chromium() as browser:
+def test_a_browser_logs_in_and_says_so_where_it_can_not(
+    browser: Browser, tmp_path: Path, scripted: bool
+) -> None:
+    with Guarded(tmp_path) as service:
         service.start_server()
         for name, known in (("Ольга", True), ("Zoë", True), ("nobody", False)):
             credentials = {"username": name, "password": service.secrets.get(name, "wrong")}
@@ -462,7 +463,7 @@ def test_a_browser_logs_in_and_says_so_where_it_can_not(tmp_path: Path, scripted
             page.locator("#url").fill(URL)
             page.locator("#submit button").click()
             if known:
-                expect(page.locator("[data-job]")).to_have_count(1)
+                expect(page.locator(".card")).to_have_count(1)
             else:
                 expect(page.locator("#problem")).to_contain_text("The token, or its name, is wrong")
                 assert page.locator("#url").input_value() == URL

@@ -34,9 +34,10 @@ def lacks_worker(snapshot: Snapshot) -> bool:
 class Health:
     """Watches database and workers from a thread; it logs when an outage begins and ends."""
 
-    def __init__(self, queue: Queue, totals: Totals) -> None:
+    def __init__(self, queue: Queue, totals: Totals, *, look_seconds: float = LOOK_SECONDS) -> None:
         self._queue = queue
         self._totals = totals
+        self._look_seconds = look_seconds
         self._outage = Outage(log, "database_unavailable", "database_available")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="health", daemon=True)
@@ -83,4 +84,4 @@ class Health:
                 log.exception("health_failed")  # the server continues, and so do these checks
 
     def _pause(self) -> float:
-        return OUTAGE_LOOK_SECONDS if self._outage.lasts else LOOK_SECONDS
+        return OUTAGE_LOOK_SECONDS if self._outage.lasts else self._look_seconds

@@ -57,12 +57,14 @@ FILE_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable"}
 LONGEST_REFRESH_SECONDS = 30
 
 #: the fields of the form
-FIELDS = ("url", "email")
+FIELDS = ("url", "email", "digests")
+
+NOTHING_FILLED = dict.fromkeys(FIELDS, "")
 
 #: the templates of whole pages
 TEMPLATES = ("home", "job", "batch", "api", "problem")
 
-#: what a list's form offers: the value of `digests`, and its label or the label's name
+#: what the forms offer: the value of `digests`, and its label or the label's name
 DIGESTS = (
     ("", "MD5"),
     ("sha256", "MD5, SHA-256"),
@@ -100,7 +102,8 @@ class Page:
 
     def home(self) -> bottle.HTTPResponse:
         """Show the forms; `url` of the query fills the field."""
-        return self._home(fields={"url": bottle.request.query.getunicode("url", ""), "email": ""})
+        url = bottle.request.query.getunicode("url", "")
+        return self._home(fields={**NOTHING_FILLED, "url": url})
 
     def file(self, version: str, name: str) -> bottle.HTTPResponse:
         """Hand out one of FILES."""
@@ -136,13 +139,14 @@ class Page:
             problem = _language().text["no_such_batch"]
             return self._render("problem", outcome.status, problem=problem)
         part, now = _part(), time.time()
+        result = self._batches.result(batch)
+        count = getattr(result.counts, part.status or "total")
         entries = self._batches.entries(
             batch.id,
             after=part.after,
-            limit=PAGE_LINES + 1,
+            limit=min(PAGE_LINES + 1, count),  # with fewer of this status the search ends early
             statuses=[part.status] if part.status else (),
         )
-        result = self._batches.result(batch)
         settled = batch.ended and batch.mail != "waiting"
         return self._render(
             "batch",
@@ -210,7 +214,7 @@ class Page:
             "digests": [(value, text.get(label, label)) for value, label in DIGESTS],
             "problem": "",
             "wrong": "",
-            "fields": dict.fromkeys(FIELDS, ""),
+            "fields": NOTHING_FILLED,
             "listed": NOTHING_LISTED,
         }
         return self._render("home", status, headers, **{**shown, **values})

@@ -86,9 +86,11 @@ class Line(NamedTuple):
     url: str
     status: str
     label: str
-    #: the MD5, or why there is none, or why it is not the expected one
     digest: str
+    #: why there is no MD5, or why it is not the expected one
     reason: str
+    #: id of its job; None where the line could not be read
+    job: str | None
 
 
 class Table(NamedTuple):
@@ -243,6 +245,7 @@ def _line(entry: Entry, language: Language) -> Line:
         label=language.text[LABELS_OF_STATUSES[entry.status]],
         digest=entry.digests.get("md5", ""),
         reason=_reason(entry, language),
+        job=entry.job_id,
     )
 
 

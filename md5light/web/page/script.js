@@ -1,5 +1,5 @@
 // What the page does beyond a page without a script: it stays where it is, and keeps the list of
-// this browser's jobs.
+// this browser's jobs and batches.
 //
 // A job or a batch is shown in a slot, an element with `data-slot`: an item of the list of jobs, or
 // the main part of its own page. A slot is brought up to date from that page as the server writes
@@ -9,16 +9,17 @@
 
 const STORAGE_KEY = "md5light.jobs";
 const NOTIFY_KEY = "md5light.notify";
-const JOB_ID = /^[0-9a-f-]{36}$/;
-const MOST_JOBS = 50;
+const LISTED = /^(batches\/)?[0-9a-f-]{36}$/; // a batch, or the bare id of a job
+const MOST_LISTED = 50;
+const NO_LINES = "?after=999999999";
 const TIMEOUT_MS = 10_000;
 const COPIED_MS = 2_000;
 
-// Looks come a fifth later each time, and never while the tab is hidden, unless the reader wants to
-// be notified.
-const FIRST_PAUSE_MS = 1_000;
+// Each pause between two looks is longer than the one before. There are none while the tab is
+// hidden, unless the reader wants to be notified.
+const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
-const SLOWDOWN = 1.2;
+const SLOWDOWN = 1.3;
 
 const root = document.documentElement.dataset.root;
 const form = document.querySelector("#submit");
@@ -41,8 +42,8 @@ if (form) {
   document.querySelector("#batch")?.addEventListener("submit", submitList);
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", dropFile);
-  addEventListener("storage", (event) => event.key === STORAGE_KEY && listJobs(storedJobs()));
-  listJobs(storedJobs());
+  addEventListener("storage", (event) => event.key === STORAGE_KEY && show(stored()));
+  show(stored());
 }
 watch();
 
@@ -52,11 +53,11 @@ function click(event) {
   if (event.target.matches("[data-line]")) selectLine(event);
 }
 
-// --- the list of jobs ---------------------------------------------------------------------------
+// --- the list of jobs and batches ---------------------------------------------------------------
 
-function storedJobs() {
+function stored() {
   try {
-    return JSON.parse(localStorage.getItem(STORAGE_KEY)).filter((id) => JOB_ID.test(id));
+    return JSON.parse(localStorage.getItem(STORAGE_KEY)).filter((item) => LISTED.test(item));
   } catch {
     return []; // the storage is empty, closed to us, or holds something else
   }
@@ -70,13 +71,13 @@ function store(key, value) {
   }
 }
 
-function storeJobs(ids) {
-  store(STORAGE_KEY, ids.slice(0, MOST_JOBS));
+function storeList(items) {
+  store(STORAGE_KEY, items.slice(0, MOST_LISTED));
 }
 
-function listJobs(ids) {
-  const slots = new Map([...list.children].map((slot) => [slot.dataset.job, slot]));
-  list.replaceChildren(...ids.map((id) => slots.get(id) ?? makeSlot(id)));
+function show(items) {
+  const slots = new Map([...list.children].map((slot) => [slot.dataset.item, slot]));
+  list.replaceChildren(...items.map((item) => slots.get(item) ?? makeSlot(item)));
   showList();
 }
 
@@ -85,16 +86,21 @@ function showList() {
   showProgress();
 }
 
-function makeSlot(id) {
+function makeSlot(item) {
   const slot = document.createElement("li");
   slot.dataset.slot = "";
-  slot.dataset.job = id;
+  slot.dataset.item = item;
   slot.dataset.live = "yes";
   return slot;
 }
 
+// The lines of a batch are shown on its own page alone.
+function addressOf(item) {
+  return item.startsWith("batches/") ? `${root}/${item}${NO_LINES}` : `${root}/jobs/${item}`;
+}
+
 function forget(slot) {
-  storeJobs(storedJobs().filter((id) => id !== slot.dataset.job));
+  storeList(stored().filter((item) => item !== slot.dataset.item));
   slot.remove();
   showList();
 }
@@ -106,8 +112,8 @@ function remove(slot) {
 }
 
 function clearList() {
-  storeJobs([]);
-  listJobs([]);
+  storeList([]);
+  show([]);
   form.elements.url.focus();
 }
 
@@ -144,7 +150,7 @@ function add(accepted) {
   update(slot, accepted);
   tell(slot);
   showList();
-  storeJobs([slot.dataset.job, ...storedJobs()]);
+  storeList([slot.dataset.item, ...stored()]);
   complain("");
   form.elements.url.value = "";
   form.elements.url.focus();
@@ -173,7 +179,11 @@ function submitList(event) {
     try {
       const options = { method: "POST", body: new FormData(lists), signal: null };
       const { page, url } = await load(lists.action, options);
-      if (page.querySelector("[data-batch]")) return location.assign(url);
+      const batch = page.querySelector("[data-batch]")?.dataset.batch;
+      if (batch) {
+        storeList([`batches/${batch}`, ...stored()]);
+        return location.assign(url);
+      }
       const found = page.querySelector("#list-problem") ?? page.querySelector("#problem");
       problem.replaceChildren(...found.childNodes);
     } catch {
@@ -266,8 +276,7 @@ function lookNow() {
 
 async function look(slot) {
   try {
-    const address = list ? `${root}/jobs/${encodeURIComponent(slot.dataset.job)}` : location.href;
-    const { status, page } = await load(address);
+    const { status, page } = await load(list ? addressOf(slot.dataset.item) : location.href);
     const fresh = page.querySelector("[data-slot]");
     if (fresh) update(slot, fresh);
     else if (status === 404 && list) forget(slot);
@@ -318,12 +327,11 @@ function advance(part, next) {
 // --- telling ------------------------------------------------------------------------------------
 
 function tell(slot) {
-  const parts = [".name", ".status", ".verdict", ".reason"];
-  const texts = parts.map((part) => slot.querySelector(part)?.textContent.trim());
+  const card = slot.querySelector("[data-progress]");
+  const parts = [".name", ".status", ".verdict", ".reason", ".summary"];
+  const texts = parts.map((part) => card.querySelector(part)?.textContent.trim());
   news.textContent = texts.filter(Boolean).join(", ");
-  const hasEnded = !["queued", "running"].includes(
-    slot.querySelector("[data-progress]").dataset.status,
-  );
+  const hasEnded = !["queued", "running"].includes(card.dataset.status);
   if (hasEnded && wantsNotice()) notify(news.textContent);
 }
 
@@ -378,7 +386,11 @@ async function copy(button) {
   news.textContent = done;
   button.dataset.label ??= button.textContent;
   button.textContent = done;
-  setTimeout(() => (button.textContent = button.dataset.label), COPIED_MS);
+  button.classList.add("copied");
+  setTimeout(() => {
+    button.textContent = button.dataset.label;
+    button.classList.remove("copied");
+  }, COPIED_MS);
 }
 
 async function copyText(text) {
