@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from playwright.sync_api import expect
 from md5light.batch import NewLine
 from tests.browser import chromium, listing
 from tests.service import Service
-from tests.states import DONE, FAILED, MD5, RUNNING, States, line
+from tests.states import DONE, FAILED, MD5, RUNNING, In, States, line
 
 MEGABYTE = 1_000_000
 SITE = "https://files.example.org/"
@@ -53,7 +52,7 @@ def take_screenshots(folder: Path) -> None:
 def _jobs(states: States) -> Iterator[str]:
     """Make a job of each kind."""
     half = {"bytes_done": 421 * MEGABYTE, "bytes_total": 658 * MEGABYTE}
-    started = {"started_at": time.time() - 19}
+    started = {"started_at": In(-19)}
     size = {"size": 48 * MEGABYTE}
     yield states.job(f"{SITE}debian-netinst.iso", **{**RUNNING, **half, **started})
     yield states.job(f"{SITE}photos-2024.zip", **{**DONE, **size})

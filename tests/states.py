@@ -28,24 +28,28 @@ DIGESTS = {
     name: hashlib.new(name, BODY).hexdigest() for name in ("md5", "sha1", "sha256", "sha512")
 }
 MD5 = DIGESTS["md5"]
-NOW = time.time()
+
+
+class In(float):
+    """A time so many seconds from the moment at which it is written."""
+
 
 #: columns of a job by its state
 QUEUED: dict[str, Any] = {}
 RUNNING: dict[str, Any] = {
     "status": "running",
-    "due_at": NOW + 3600,
+    "due_at": In(3600),
     "token": "t",
     "worker": "w",
     "attempts": 1,
-    "started_at": NOW - 5,
+    "started_at": In(-5),
     "bytes_done": 500_000,
     "bytes_total": 1_000_000,
 }
 ENDLESS = {**RUNNING, "bytes_total": None}
 AGAIN: dict[str, Any] = {
     "attempts": 1,
-    "due_at": NOW + 600,
+    "due_at": In(600),
     "turn": None,
     "error_code": "http_status",
     "error_message": "The server answered with status 500.",
@@ -54,8 +58,8 @@ ENDED: dict[str, Any] = {
     "due_at": None,
     "turn": None,
     "attempts": 1,
-    "started_at": NOW,
-    "finished_at": NOW + 0.3,
+    "started_at": In(-0.3),
+    "finished_at": In(0),
 }
 DONE = {
     **ENDED,
@@ -166,9 +170,13 @@ class States:
         self._set("id = :id", {"id": path.rpartition("/")[2]}, columns)
 
     def _set(self, which: str, where: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+        now = time.time()
+        values = {
+            name: value + now if isinstance(value, In) else value for name, value in columns.items()
+        }
         if columns:
             changes = ", ".join(f"{name} = :{name}" for name in columns)
-            self._run(f"update jobs set {changes} where {which}", **where, **columns)
+            self._run(f"update jobs set {changes} where {which}", **where, **values)
 
     def _run(self, statement: str, **parameters: Any) -> None:
         self._database.write(lambda transaction: transaction.run(statement, **parameters))

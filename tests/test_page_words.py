@@ -268,7 +268,7 @@ def test_the_line_of_md5sum_is_as_md5sum_writes_it(url: str, line: str) -> None:
 
 # --- states of a job ------------------------------------------------------------------------------
 
-LATER = time.time() + 600
+LATER = time.time() + 86400
 RESTS: dict[str, Any] = {
     "rest_until": LATER,
     "rest_code": "http_status",
@@ -300,8 +300,8 @@ STATES: list[tuple[dict[str, Any], str, str, str, str]] = [
 def test_a_state_has_its_words(
     known: dict[str, Any], status: str, figures: str, russian: str, russian_figures: str
 ) -> None:
-    english_card = make_card(job_of(**known), ENGLISH, time.time())
-    russian_card = make_card(job_of(**known), RUSSIAN, time.time())
+    english_card = make_card(job_of(**known), ENGLISH, LATER - 600)
+    russian_card = make_card(job_of(**known), RUSSIAN, LATER - 600)
     said = [card.figures.replace(NO_BREAK, " ") for card in (english_card, russian_card)]
     assert (english_card.status, russian_card.status) == (status, russian)
     assert said == [figures, russian_figures]
