@@ -426,7 +426,8 @@ def test_loopback_is_refused_on_both_ends_of_the_range_of_urllib3(end: str, tmp_
     admitted = dict(re.findall(r'"(urllib3|requests)>=([0-9.]+),<3"', setup))
     wanted = [f"{name}{'==' + low if end == 'oldest' else '<3'}" for name, low in admitted.items()]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--no-compile", "--target", str(tmp_path), *wanted], check=True)
+    pip += ["--no-deps", "--no-compile"]
+    subprocess.run([*pip, "--target", str(tmp_path), *wanted], check=True)
     with Origin() as origin:
         origin.serve("/open", b"hello")
         environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{HERE.parent}"}
