@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,44 +29,48 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-def test_a_url_becomes_an_md5(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that no test stops; it notices cancels three times in a lease."""
+    queue = {"max_attempts": 3, "lease_seconds": 1}
+    with running(tmp_path_factory.mktemp("service"), queue=queue) as service:
+        yield service
+
+
+def test_a_url_becomes_an_md5(origin: Origin, service: Service) -> None:
     body = os.urandom(300_000)
-    with Origin() as origin, running(tmp_path) as service:
-        url = origin.serve("/file", body)
-        job_id = service.submit(url)
-        service.result(job_id)
-        answer = service.check(job_id)
-        assert answer.status_code == 200
-        assert answer.text == f'{{"md5":"{md5(body)}","status":"done","url":"{url}"}}\n'
-        job = service.job(job_id)
-        assert (job["size"], job["bytes_done"], job["attempts"]) == (300_000, 300_000, 1)
-        printed = subprocess.run(
-            ["bash", "-c", f"curl -sL {url} | md5sum"], capture_output=True, check=True
-        ).stdout
-        assert printed.split()[0].decode() == md5(body)
+    url = origin.serve("/file", body)
+    job_id = service.submit(url)
+    service.result(job_id)
+    answer = service.check(job_id)
+    assert answer.status_code == 200
+    assert answer.text == f'{{"md5":"{md5(body)}","status":"done","url":"{url}"}}\n'
+    job = service.job(job_id)
+    assert (job["size"], job["bytes_done"], job["attempts"]) == (300_000, 300_000, 1)
+    command = f"curl -sL {url} | md5sum"
+    printed = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
+    assert printed.split()[0].decode() == md5(body)
 
 
-def test_a_failure_is_told(tmp_path: Path) -> None:
-    with Origin() as origin, running(tmp_path) as service:
-        url = origin.url("/missing")
-        job_id = service.submit(url)
-        service.result(job_id)
-        answer = service.check(job_id)
-        assert answer.status_code == 424
-        assert answer.json()["status"] == "failed"
-        assert answer.json()["url"] == url
-        assert answer.json()["error"]["code"] == "http_status"
-        assert "404" in answer.json()["error"]["message"]
+def test_a_failure_is_told(origin: Origin, service: Service) -> None:
+    url = origin.url("/missing")
+    job_id = service.submit(url)
+    service.result(job_id)
+    answer = service.check(job_id)
+    assert answer.status_code == 424
+    assert answer.json()["status"] == "failed"
+    assert answer.json()["url"] == url
+    assert answer.json()["error"]["code"] == "http_status"
+    assert "404" in answer.json()["error"]["message"]
 
 
-def test_a_temporary_failure_is_tried_again(tmp_path: Path) -> None:
+def test_a_temporary_failure_is_tried_again(origin: Origin, service: Service) -> None:
     def twice_busy(peer: Peer) -> object:
         return peer.reply(b"later", "503 Busy") if peer.number < 3 else peer.reply(b"at last")
 
-    with Origin() as origin, running(tmp_path) as service:
-        job_id = service.submit(origin.serve("/busy", twice_busy))
-        assert service.result(job_id)["md5"] == md5(b"at last")
-        assert service.job(job_id)["attempts"] == 3
+    job_id = service.submit(origin.serve("/busy", twice_busy))
+    assert service.result(job_id)["md5"] == md5(b"at last")
+    assert service.job(job_id)["attempts"] == 3
 
 
 def test_a_slow_server_is_given_twice_the_time_after_a_time_out(tmp_path: Path) -> None:
@@ -92,22 +97,17 @@ def test_a_slow_server_is_given_twice_the_time_after_a_time_out(tmp_path: Path) 
         assert [service.job(job_id)["attempts"] for job_id in ids] == [3] * 2
 
 
-def test_a_truncated_file_never_gets_a_checksum(tmp_path: Path) -> None:
-    with (
-        Origin() as origin,
-        running(tmp_path, queue={"max_attempts": 2, "retry_seconds": 0.1}) as service,
-    ):
-        job_id = service.submit(origin.serve("/cut", reply(b"half", length=8)))
-        assert service.result(job_id)["error"]["code"] == "incomplete"
+def test_a_truncated_file_never_gets_a_checksum(origin: Origin, service: Service) -> None:
+    job_id = service.submit(origin.serve("/cut", reply(b"half", length=8)))
+    assert service.result(job_id)["error"]["code"] == "incomplete"
 
 
-def test_mails_are_kept_where_there_is_no_mail_server(tmp_path: Path) -> None:
-    with Origin() as origin, running(tmp_path) as service:
-        job_id = service.submit(origin.serve("/file", b"body"), email="ann@localhost")
-        wait_until(lambda: service.job(job_id)["mail"] == "sent")
-        (mail,) = mailbox.Maildir(tmp_path / "md5light-mail", create=False)
-        assert mail["To"] == "ann@localhost"
-        assert md5(b"body") in str(mail)
+def test_mails_are_kept_where_there_is_no_mail_server(origin: Origin, service: Service) -> None:
+    job_id = service.submit(origin.serve("/file", b"body"), email="ann@localhost")
+    wait_until(lambda: service.job(job_id)["mail"] == "sent")
+    (mail,) = mailbox.Maildir(service.folder / "md5light-mail", create=False)
+    assert mail["To"] == "ann@localhost"
+    assert md5(b"body") in str(mail)
 
 
 def test_a_mail_server_that_is_down_loses_nothing(tmp_path: Path) -> None:
@@ -245,24 +245,22 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path) -> None
         assert service.result(job_id)["md5"] == md5(b"body")
 
 
-def test_a_canceled_download_stops_within_seconds(tmp_path: Path) -> None:
-    queue = {"lease_seconds": 1}  # cancels are noticed three times in it
-    with Origin() as origin, running(tmp_path, queue=queue) as service:
-        closed = origin.gate()
+def test_a_canceled_download_stops_within_seconds(origin: Origin, service: Service) -> None:
+    closed = origin.gate()
 
-        def endless(peer: Peer) -> object:
-            peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
-            with contextlib.suppress(OSError):
-                while True:
-                    peer.throttle(b"x" * 1000, 20_000)
-            closed.set()
-            return None
+    def endless(peer: Peer) -> object:
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                peer.throttle(b"x" * 1000, 20_000)
+        closed.set()
+        return None
 
-        job_id = service.submit(origin.serve("/endless", endless))
-        wait_until(lambda: service.job(job_id)["bytes_done"] > 0)
-        assert requests.delete(f"{service.url}/jobs/{job_id}", timeout=10).status_code == 200
-        assert closed.wait(5)
-        assert service.job(job_id)["status"] == "canceled"
+    job_id = service.submit(origin.serve("/endless", endless))
+    wait_until(lambda: service.job(job_id)["bytes_done"] > 0)
+    assert requests.delete(f"{service.url}/jobs/{job_id}", timeout=10).status_code == 200
+    assert closed.wait(5)
+    assert service.job(job_id)["status"] == "canceled"
 
 
 def test_each_change_of_a_jobs_state_is_one_line(tmp_path: Path) -> None:
