@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from md5light.admin.access import opened
@@ -61,35 +62,36 @@ def _is_same(one: str, other: str) -> bool:
 
 def _counted(snapshot: Snapshot) -> dict[str, object]:
     """Give a snapshot the form that is printed."""
-    failures = {
-        code: jobs
-        for (status, code), jobs in sorted(snapshot.finished.items())
-        if status == "failed"
-    }
-    jobs = sum(snapshot.durations.values())
+    jobs, last = sum(snapshot.durations.values()), snapshot.last_sign_seconds
     return {
-        "unfinished": {
-            status: snapshot.unfinished.get(status, 0) for status in ("queued", "running")
-        },
+        "unfinished": _each(("queued", "running"), snapshot.unfinished),
         "oldest_waiting_seconds": round(snapshot.oldest_waiting_seconds, 3),
-        "finished": {
-            "done": snapshot.finished.get(("done", ""), 0),
-            "failed": sum(failures.values()),
-            "canceled": snapshot.finished.get(("canceled", ""), 0),
-        },
-        "failures": failures,
+        **_ended(snapshot.finished),
         "mean_seconds": round(snapshot.duration_seconds / jobs, 3) if jobs else None,
         "hashed_bytes": snapshot.hashed_bytes,
-        "batches": {
-            status: snapshot.batches.get(status, 0) for status in ("running", "done", "canceled")
-        },
-        "lines": {result: snapshot.lines.get(result, 0) for result in LINE_RESULTS},
+        "batches": _each(("running", "done", "canceled"), snapshot.batches),
+        "lines": _each(LINE_RESULTS, snapshot.lines),
         "mails": {
             "waiting": snapshot.mails_waiting,
-            "sent": snapshot.mails.get("sent", 0),
-            "failed": snapshot.mails.get("failed", 0),
+            **_each(("sent", "failed"), snapshot.mails),
         },
         "workers": snapshot.workers_alive,
-        "last_worker_sign_seconds": snapshot.last_sign_seconds
-        and round(snapshot.last_sign_seconds, 3),
+        "last_worker_sign_seconds": last and round(last, 3),
+    }
+
+
+def _each(names: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: counts.get(name, 0) for name in names}
+
+
+def _ended(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Return the jobs that have ended, by their status, and of the failed ones by their code."""
+    failures = {code: jobs for (status, code), jobs in sorted(counts.items()) if status == "failed"}
+    return {
+        "finished": {
+            "done": counts.get(("done", ""), 0),
+            "failed": sum(failures.values()),
+            "canceled": counts.get(("canceled", ""), 0),
+        },
+        "failures": failures,
     }
