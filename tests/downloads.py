@@ -51,7 +51,7 @@ def resolve(host: str, port: int, **_: object) -> list[AddressInfo]:
 
 @contextlib.contextmanager
 def downloading(**values: object) -> Iterator[Callable[[str], Hashed]]:
-    downloader = Downloader(config(**values), resolve=resolve)
+    downloader = Downloader(config(**values), resolve=resolve, resume_pause=0.001)
     yield lambda url: downloader.download(url, Transfer())
     downloader.close()
 

@@ -185,9 +185,9 @@ def test_a_handshake_that_drips_times_out() -> None:
                 time.sleep(0.05)
 
     with raw_server(script) as port:
-        with downloading(connect_timeout=0.5) as fetch:
+        with downloading(connect_timeout=0.3) as fetch:
             assert failure_of(fetch, f"https://127.0.0.1:{port}/").code == "timed_out"
-        with downloading(max_seconds=0.5, connect_timeout=5.0) as fetch:
+        with downloading(max_seconds=0.3, connect_timeout=5.0) as fetch:
             assert failure_of(fetch, f"https://127.0.0.1:{port}/").code == "timed_out"
 
 

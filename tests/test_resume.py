@@ -67,7 +67,6 @@ def test_files_of_any_size_go_on(origin: Origin, fetch: Fetch, size: int, kept: 
 
 
 @pytest.mark.parametrize("piece", [100, 1000, 10_000])
-@pytest.mark.slow
 def test_a_line_that_breaks_often_makes_progress(origin: Origin, fetch: Fetch, piece: int) -> None:
     body = BIG[: 20 * piece]
     assert fetch(origin.serve("/file", lambda peer: part(peer, body, piece, ETAG))).md5 == md5(body)
@@ -187,7 +186,6 @@ def test_a_file_rewritten_within_its_second_is_not_mixed(origin: Origin, fetch: 
 
 
 @pytest.mark.parametrize("headers", [(ETAG,), (DATE, LATER)])
-@pytest.mark.slow
 def test_no_progress_ends_the_attempt(
     origin: Origin, fetch: Fetch, headers: tuple[str, ...]
 ) -> None:
@@ -470,7 +468,6 @@ def test_signed_urls_that_never_serve_the_rest_are_not_asked_for_ever(
     assert origin.requests() == 7
 
 
-@pytest.mark.slow
 def test_signed_urls_that_break_without_progress_are_not_asked_for_ever(
     origin: Origin, fetch: Fetch
 ) -> None:

@@ -14,7 +14,6 @@ from hashlib import sha256
 
 import pytest
 
-from md5light.download import downloader as downloader_module
 from md5light.download import response as response_module
 from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import Failure
@@ -167,7 +166,6 @@ def date(seconds: int) -> str:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the waits for real networks away."""
-    monkeypatch.setattr(downloader_module, "RESUME_PAUSE", 0.0)
     monkeypatch.setattr(response_module, "CLOSE_SECONDS", 0.002)
     monkeypatch.setattr(response_module, "FIRST_SECONDS", 0.002)
 
@@ -175,7 +173,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_random_servers_never_make_a_wrong_checksum(hasty: None) -> None:
-    downloader = Downloader(config(max_redirects=3), connections=THREADS)
+    downloader = Downloader(config(max_redirects=3), connections=THREADS, resume_pause=0)
     with Origin() as origin:
 
         def run(number: int) -> tuple[bool, str | None]:

@@ -176,16 +176,16 @@ def test_the_first_byte_has_a_time_of_its_own(origin: Origin) -> None:
     """On a new connection, after an interim answer, at each hop, and on a kept connection."""
 
     def late(peer: Peer, answer: bytes) -> bool:
-        threading.Event().wait(0.3)
+        threading.Event().wait(0.15)
         peer.send(head(status="103 Early Hints"))
-        threading.Event().wait(0.3)
+        threading.Event().wait(0.15)
         peer.send(answer)
         return True
 
     redirect = head("Location: /file", "Content-Length: 0", status="302 Found")
     url = origin.serve("/", lambda peer: late(peer, redirect))
     origin.serve("/file", lambda peer: late(peer, head("Content-Length: 5") + b"hello"))
-    with downloading(read_timeout=0.1, first_byte_timeout=5.0) as fetch:
+    with downloading(read_timeout=0.05, first_byte_timeout=5.0) as fetch:
         assert fetch(url).md5 == md5(b"hello")
     assert origin.connections == 1
 

@@ -49,13 +49,19 @@ class Downloader:
     """Downloads for a process: kept connections, one TLS context, one thread for deadlines.
 
     Threads share it. `connections` is how many downloads run at once; `resolve` looks names up and
-    is called as socket.getaddrinfo is.
+    is called as socket.getaddrinfo is; `resume_pause` is in seconds.
     """
 
     def __init__(
-        self, config: DownloadConfig, *, connections: int = 8, resolve: Resolve = socket.getaddrinfo
+        self,
+        config: DownloadConfig,
+        *,
+        connections: int = 8,
+        resolve: Resolve = socket.getaddrinfo,
+        resume_pause: float = RESUME_PAUSE,
     ) -> None:
         self._config = config
+        self._resume_pause = resume_pause
         self._connections = Connections(config, Guard(config, resolve=resolve), connections)
         self._deadlines = Deadlines(config.max_seconds)
         self._rings = threading.Semaphore(RINGS)
@@ -80,7 +86,7 @@ class Downloader:
                 Hasher(self._rings, digests) as hasher,
             ):
                 transfer.check()
-                return _Attempt(self._config, self._connections, transfer, hasher, limits).run(url)
+                return self._attempt(transfer, hasher, limits).run(url)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             # Only a shortage of threads or memory is known to raise here. Whatever else a server
             # may cause must not end a worker either.
@@ -91,6 +97,11 @@ class Downloader:
         """Close the idle connections; downloads that are running continue."""
         self._deadlines.close()
         self._connections.close()
+
+    def _attempt(self, transfer: Transfer, hasher: Hasher, limits: Limits) -> _Attempt:
+        return _Attempt(
+            self._config, self._connections, transfer, hasher, limits, self._resume_pause
+        )
 
     def _expire(self, transfer: Transfer) -> None:
         problem = (
@@ -110,12 +121,14 @@ class _Attempt:
         transfer: Transfer,
         hasher: Hasher,
         limits: Limits,
+        resume_pause: float,
     ) -> None:
         self._config = config
         self._connections = connections
         self._transfer = transfer
         self._hasher = hasher
         self._limits = limits
+        self._resume_pause = resume_pause
         self._cookies = Cookies()
         #: the file's headers in the first answer
         self._file = Representation()
@@ -277,7 +290,7 @@ class _Attempt:
         ):
             self._start_over()
         elif self._can_resume(failure):
-            self._transfer.wait(lambda: False, RESUME_PAUSE * 2**self._tries)
+            self._transfer.wait(lambda: False, self._resume_pause * 2**self._tries)
             self._tries += 1
             self._ask_for_rest()
         else:
