@@ -117,6 +117,12 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
         sent(tmp_path)
 
 
+@pytest.mark.parametrize("url", ["ftp://files.example.org/a", "http://", "https:///a"])
+def test_a_url_of_another_kind_is_not_taken_for_a_file(url: str) -> None:
+    with pytest.raises(Refused, match=f"{url}: a URL begins with http:// or https:// and"):
+        sent(url)
+
+
 def test_a_list_is_never_in_memory(tmp_path: Path) -> None:
     (path,) = lists(tmp_path, f"{A}\n" * 100_000)
     os.mkfifo(pipe := tmp_path / "pipe")

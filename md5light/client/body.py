@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, NamedTuple
 
@@ -29,7 +28,7 @@ class Body:
     """
 
     def __init__(self, options: Mapping[str, str], listed: IO[bytes]) -> None:
-        boundary = uuid.uuid4().hex
+        boundary = os.urandom(16).hex()
         self.content_type = f"multipart/form-data; boundary={boundary}"
         fields = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'

@@ -12,7 +12,6 @@ import shlex
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 
 from md5light.client import report
@@ -109,7 +108,7 @@ def _submit(service: Service, arguments: argparse.Namespace) -> str:
     with contextlib.ExitStack() as stack:
         listed = open_list(arguments.lists, arguments.format, arguments.bag, stack)
         body = Body(given, listed)
-        return service.submit(body, body.content_type, str(uuid.uuid4()))
+        return service.submit(body, body.content_type, os.urandom(16).hex())
 
 
 def _wait(

@@ -51,24 +51,21 @@ def main() -> int:
         ours.start_pool()
         listed = ours.folder / "list"
         listed.write_text("".join(f"{root}/{path}\n" for path in files))
-        submitted, worked, looped = [], [], []
+        submitted, worked, looped, started = [], [], [], []
         for _ in range(arguments.rounds):
             submitted.append(submit_seconds(ours, listed))
             worked.append(pool_seconds(ours))
             looped.append(loop_seconds(listed))
-    return 0 if report(submitted, worked, looped) else 1
+            started.append(start_seconds())
+    return 0 if report(submitted, worked, looped, started) else 1
 
 
 def submit_seconds(ours: Service, listed: Path) -> float:
     command = [sys.executable, "-m", "md5light", "submit", str(listed), "--wait", "-o", "MD5SUMS"]
+    environ = environment(ours.url, ours.folder)
+    del environ["PYTHONDONTWRITEBYTECODE"]  # an installed package is compiled
     begin = time.monotonic()
-    subprocess.run(
-        command,
-        cwd=ours.folder,
-        env=environment(ours.url, ours.folder),
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
+    subprocess.run(command, cwd=ours.folder, env=environ, stderr=subprocess.DEVNULL, check=True)
     seconds = time.monotonic() - begin
     lines = (ours.folder / "MD5SUMS").read_text().splitlines()
     assert len(lines) == len(listed.read_text().splitlines())
@@ -87,9 +84,21 @@ def loop_seconds(listed: Path) -> float:
     return time.monotonic() - begin
 
 
-def report(submitted: list[float], worked: list[float], looped: list[float]) -> bool:
-    times = map(statistics.median, (submitted, worked, looped))
-    print("submit --wait {:.2f} s, the pool {:.2f} s, curl and md5sum {:.2f} s".format(*times))
+def start_seconds() -> float:
+    """Measure a Python that only imports requests: the least that a client with it takes."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import requests"], check=True)
+    return time.monotonic() - begin
+
+
+def report(
+    submitted: list[float], worked: list[float], looped: list[float], started: list[float]
+) -> bool:
+    times = map(statistics.median, (submitted, worked, looped, started))
+    print(
+        "submit --wait {:.2f} s, the pool {:.2f} s, curl and md5sum {:.2f} s, "
+        "Python with requests alone {:.2f} s".format(*times)
+    )
     by_pool = [ours / pool for ours, pool in zip(submitted, worked, strict=True)]
     by_curl = [ours / curl for ours, curl in zip(submitted, looped, strict=True)]
     met = figure("submit --wait by the pool's own time", statistics.median(by_pool), 1.2)
