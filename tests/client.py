@@ -21,7 +21,7 @@ from tests.origin import Origin, Peer, Raw, Script, reply
 
 BATCH = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
 
-#: the settings of whoever runs the tests are none of theirs
+#: variables of the person who runs the tests, which the client must not see
 _OWN = ("MD5LIGHT_CONFIG", "MD5LIGHT_SERVER", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "NETRC")
 
 

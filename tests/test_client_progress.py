@@ -1,4 +1,4 @@
-"""What is shown while the client waits: on terminals of every width, and in pipes."""
+"""The progress shown while the client waits: on terminals of every width, and in pipes."""
 
 from __future__ import annotations
 

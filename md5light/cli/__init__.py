@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import md5light.startup  # noqa: F401 - before the imports that take a while
+import md5light.startup  # noqa: F401 - before slower imports
 
 # isort: split
 import argparse

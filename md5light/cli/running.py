@@ -26,10 +26,9 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Keep what is imported within from the garbage collector: it is there until the end.
+    """Hide imported modules from the garbage collector: they stay until the end.
 
-    Collections of it, the one at the exit among them, take a seventh of the time of a short
-    command.
+    To collect among them, also at the exit, would take a seventh of the time of a short command.
     """
     gc.disable()
     yield

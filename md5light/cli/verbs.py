@@ -72,7 +72,7 @@ def _execute(program: str, arguments: argparse.Namespace) -> None:
 
 
 def _check_lists(arguments: argparse.Namespace) -> None:
-    """Exit with the usage unless a verb that takes lists has one: a terminal is none."""
+    """Exit with the usage unless a verb that takes lists has one; a terminal does not count."""
     lists, bag = getattr(arguments, "lists", ["-"]), getattr(arguments, "bag", None)
     if lists and bag:
         arguments.error("--bag takes no other lists")

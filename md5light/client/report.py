@@ -1,4 +1,4 @@
-"""What is said of a batch that has ended: a summary, or line by line as `md5sum -c` does."""
+"""The report on a batch that has ended: a summary, or line by line as `md5sum -c` prints."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Service:
         return answers.read_batch(answer, self.url, batch_id)
 
     def cancel(self, batch_id: str) -> Batch:
-        """Cancel what is unfinished, unless a request whose answer was lost did so."""
+        """Cancel the unfinished lines, unless a request whose answer was lost did so."""
         answer, is_repeat = self._ask("DELETE", f"/batches/{_quoted(batch_id)}")
         if is_repeat and answer.status_code == CONFLICT:
             batch = self.batch(batch_id)

@@ -65,7 +65,7 @@ def wait(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Print what is known of a batch."""
+    """Print the state of a batch."""
     batch = _service(arguments).batch(arguments.id)
     _print_batch(batch, arguments)
     return 1 if batch.bad else 0
@@ -87,7 +87,7 @@ def retry(arguments: argparse.Namespace) -> int:
 
 
 def cancel(arguments: argparse.Namespace) -> int:
-    """End what is unfinished of a batch."""
+    """Cancel the unfinished lines of a batch."""
     _print_changed(_service(arguments).cancel(arguments.id), arguments)
     return 0
 

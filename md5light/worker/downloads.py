@@ -78,7 +78,7 @@ class Downloads:
             job = self._work(job)
 
     def renew(self) -> None:
-        """Renew the leases of what has run for a while; stop the downloads that were taken away."""
+        """Renew the leases of longer downloads; stop downloads that were taken away."""
         long_ago = now() - self._state.leases.beat_seconds / 2
         running = [entry for entry in list(self._running.values()) if entry.since < long_ago]
         if running:

@@ -51,7 +51,7 @@ class Mails:
         self._current: Mail | None = None
 
     def mail_until_stopped(self) -> None:
-        """Send what is due; with `burst`, until no slot is left that could add a mail."""
+        """Send due mails; with `burst`, until no slot is left that could add one."""
         state = self._state
         while not state.stopping.is_set():
             state.mail_added.clear()

@@ -75,7 +75,7 @@ class Worker:
         """Work until a stop signal or the end of the pool; with `burst`, until nothing is due.
 
         `pool_alive` is a file descriptor that becomes readable when the pool's process ends. On a
-        stop, running work may end for `shutdown_seconds`; what is left then is cut short and given
+        stop, running work may end for `shutdown_seconds`; the rest is then cut short and given
         back. An exception in any thread of the process stops it, too, without that time: False.
         """
         state = self._state
@@ -112,7 +112,7 @@ class Worker:
         self._database.close()
 
     def _list_chores(self, purge_after: float) -> list[Chore]:
-        """List what is done at each beat, the most urgent first."""
+        """List the chores of a beat, the most urgent first."""
         chores = [
             Chore(self._renew),
             Chore(self._look_for_the_end_of_an_outage),
