@@ -12,7 +12,7 @@ from md5light.errors import PermanentFailure
 from md5light.job import Job
 from md5light.queue import totals
 from md5light.queue.database import Row, Transaction
-from md5light.queue.hosts import Hosts
+from md5light.queue.hosts import Hosts, Standings
 from md5light.queue.leases import Leases
 from md5light.queue.outcomes import ON_SETTLE, Ended, Outcomes
 
@@ -81,17 +81,17 @@ class Claims:
 
     def claim_one(self, transaction: Transaction, worker: str) -> Claimed:
         """Take the first due job that may run, if there is one."""
-        claimed = self._claim(transaction, worker, 1, wait=True)
+        claimed = self._claim(transaction, worker, 1, {}, wait=True)
         totals.add(transaction, claimed.events)
         return claimed
 
     def settle_and_claim(self, transaction: Transaction, ended: list[Ended]) -> list[Settled]:
         """Settle the jobs of several threads, and claim as many for those that want another."""
         self._hosts.lock(transaction, {each.job.host for each in ended})
-        statuses, events = self._outcomes.store(transaction, ended)
-        wanted = sum(each.claim_next for each in ended)
+        statuses, events, known = self._outcomes.store(transaction, ended)
+        wanted, worker = sum(each.claim_next for each in ended), ended[0].job.worker or ""
         # Locks are held: to wait for those of other hosts might mean to wait for each other.
-        claimed = self._claim(transaction, ended[0].job.worker or "", wanted, wait=False)
+        claimed = self._claim(transaction, worker, wanted, known, wait=False)
         totals.add(transaction, events + claimed.events)
         next_jobs = iter(claimed.jobs)
         results = [
@@ -101,20 +101,27 @@ class Claims:
         results[0].lost.extend(claimed.lost)  # one thread logs them
         return results
 
-    def _claim(self, transaction: Transaction, worker: str, count: int, *, wait: bool) -> Claimed:
+    def _claim(
+        self, transaction: Transaction, worker: str, count: int, known: Standings, *, wait: bool
+    ) -> Claimed:
         """Take the first `count` due jobs that may run, and end those on the way that are lost.
 
-        Without `wait` it leaves out the jobs of hosts that other transactions have locked.
+        `known` is how some hosts stand. Without `wait` it leaves out the jobs of hosts that other
+        transactions have locked.
         """
         claimed = Claimed([], [], [])
         for _ in range(LOOKS):
             if len(claimed.jobs) == count:
                 break
             due = self._leases.due(transaction, count - len(claimed.jobs))
+            if not due:
+                break
             locked = self._hosts.lock(transaction, {row["host"] for row in due}, wait=wait)
             due = [row for row in due if row["host"] in locked]
             lost = [row for row in due if _is_lost(row)]
-            may_run, full = self._hosts.choose(transaction, [row for row in due if row not in lost])
+            tryable = [row for row in due if row not in lost]
+            may_run, full = self._hosts.choose(transaction, tryable, known)
+            known = {}
             claimed.jobs.extend(self._take(transaction, may_run, worker))
             if lost:
                 jobs, events = self._end_lost(transaction, lost)
@@ -135,9 +142,10 @@ class Claims:
     ) -> tuple[list[Job], list[totals.Event]]:
         """End jobs that every worker lost; the claim that finds that does not count."""
         jobs = self._take(transaction, lost, "")
-        _, events = self._outcomes.store(transaction, [Ended(job, LOST) for job in jobs], untried=1)
-        ended = [job._replace(error_code=LOST.code, error_message=LOST.message) for job in jobs]
-        return ended, events
+        ended = [Ended(job, LOST) for job in jobs]
+        events = self._outcomes.store(transaction, ended, untried=1).events
+        code, message = LOST.told
+        return [job._replace(error_code=code, error_message=message) for job in jobs], events
 
 
 def _is_lost(row: Row) -> bool:

@@ -12,7 +12,7 @@ was due or ran, admits others in the same transaction, under the host's lock.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -119,6 +119,9 @@ NEWEST = """
     from hosts order by word_at desc, host limit :limit
 """
 
+#: the name of a host's lock, before the host
+LOCK = "host "
+
 #: stands for no limit of running jobs
 UNLIMITED = 10**9
 
@@ -175,17 +178,17 @@ class Hosts:
         self.per_host = per_host or UNLIMITED
 
     def lock(
-        self, transaction: Transaction, hosts: Iterable[str], *, wait: bool = True
+        self, transaction: Transaction, hosts: Collection[str], *, wait: bool = True
     ) -> set[str]:
         """Keep others from changing the state of `hosts`, and how many of their jobs run.
 
         Returns the hosts that are locked: all of them, unless it must not `wait`.
         """
-        names = {f"host {host}": host for host in hosts}
         if wait:
-            transaction.lock(names)
-            return set(names.values())
-        return {names[name] for name in transaction.try_lock(names)}
+            transaction.lock(LOCK + host for host in hosts)
+            return set(hosts)
+        locked = transaction.try_lock(LOCK + host for host in hosts)
+        return {host for host in hosts if LOCK + host in locked}
 
     # --- under the locks of the hosts -------------------------------------------------------------
 
@@ -204,13 +207,17 @@ class Hosts:
             standings[row["host"]] = standing
         return standings
 
-    def choose(self, transaction: Transaction, due: list[Row]) -> tuple[list[Row], Standings]:
+    def choose(
+        self, transaction: Transaction, due: list[Row], known: Standings
+    ) -> tuple[list[Row], Standings]:
         """Return the due jobs that may run, and the hosts of which no more may.
 
-        A job that its worker lost still has its place, but where its host rests.
+        `known` is how some hosts stand. A job that its worker lost still has its place, but where
+        its host rests.
         """
         now = transaction.now()
-        standings = self.look(transaction, {job["host"] for job in due})
+        hosts = {job["host"] for job in due}
+        standings = known | self.look(transaction, hosts - known.keys())
         places = {host: self._places(standing) for host, standing in standings.items()}
         may_run: list[Row] = []
         full: Standings = {}

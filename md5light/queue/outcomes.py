@@ -13,7 +13,7 @@ from md5light.job import Hashed, Job
 from md5light.queue import outbox, totals
 from md5light.queue.backoff import backoff_seconds
 from md5light.queue.database import Row, Transaction
-from md5light.queue.hosts import Hosts
+from md5light.queue.hosts import Hosts, Standings
 from md5light.queue.leases import Leases, settled
 from md5light.queue.verdicts import Verdict, Verdicts
 
@@ -40,6 +40,17 @@ class Ended(NamedTuple):
     claim_next: bool = False
 
 
+class Settlement(NamedTuple):
+    """What has become of attempts that ended."""
+
+    #: the new statuses of their jobs, `lost` for one that its worker no longer held
+    statuses: list[str]
+    #: what is to be counted
+    events: list[totals.Event]
+    #: how those of their hosts stand now that are in no trouble
+    standings: Standings
+
+
 class Outcomes:
     """Stores how attempts ended; its methods run in the caller's transaction."""
 
@@ -51,11 +62,10 @@ class Outcomes:
 
     def store(
         self, transaction: Transaction, ended: list[Ended], *, untried: int = 0
-    ) -> tuple[list[str], list[totals.Event]]:
+    ) -> Settlement:
         """Settle jobs whose hosts are locked, and add the mails that this makes owed.
 
-        Returns their new statuses, `lost` for a job that its worker no longer held, and the events
-        to be counted. `untried` is 1 where the attempts do not count.
+        `untried` is 1 where the attempts do not count.
         """
         _store_last_chances(transaction, ended)
         standings = self._hosts.look(transaction, {each.job.host for each in ended})
@@ -69,10 +79,15 @@ class Outcomes:
         statuses, finished = [], []
         for each, row, is_held in zip(ended, rows, held, strict=True):
             statuses.append(row["status"] if is_held else "lost")
+            standings[each.job.host].running -= is_held
             if is_held and row["finished_at"] is not None:
                 finished.append((each.job, row))
         outbox.add(transaction, "job", {job.id: job.email for job, _ in finished if job.email})
-        return statuses, [end_event(job, row) for job, row in finished]
+        return Settlement(
+            statuses,
+            [end_event(job, row) for job, row in finished],
+            {host: standing for host, standing in standings.items() if not standing.trouble},
+        )
 
     def release(self, transaction: Transaction, job: Job, pause: float) -> bool:
         """Give a job back untried; False when its worker no longer held it."""

@@ -6,6 +6,7 @@ for any number of processes, survive restarts and purges, and are cheap to read.
 
 from __future__ import annotations
 
+import bisect
 import math
 import random
 from collections import Counter
@@ -19,7 +20,7 @@ from md5light.queue.database import Database, Row, Transaction
 K = TypeVar("K")
 
 #: upper ends of the histogram of durations, in seconds
-BUCKETS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0)
+BUCKETS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, math.inf)
 
 #: a worker whose latest heartbeat is older than this is not counted as alive
 ALIVE_SECONDS = 60.0
@@ -114,8 +115,8 @@ class Event(NamedTuple):
 
 def ended(status: str, code: str, size: int, seconds: float) -> Event:
     """Return the event of a job that ended `seconds` after it was submitted."""
-    within = next((end for end in BUCKETS if seconds <= end), math.inf)
-    return Event(f"{status} {code}".rstrip(), within, size, seconds)
+    within = BUCKETS[bisect.bisect_left(BUCKETS, seconds)]
+    return Event(f"{status} {code}" if code else status, within, size, seconds)
 
 
 def submitted(clients: Iterable[str | None]) -> Iterator[Event]:
@@ -131,7 +132,7 @@ def add(transaction: Transaction, events: Iterable[Event]) -> None:
     Call it last: others wait for these rows until the commit. They are written in sorted order, and
     spread over shards, so that few do.
     """
-    shard = random.randrange(transaction.writers)  # noqa: S311 - not a secret
+    shard = int(random.random() * transaction.writers)  # noqa: S311 - not a secret
     counted: dict[tuple[str, float], Row] = {}
     for event in events:
         row = counted.setdefault(

@@ -62,19 +62,23 @@ class Verdicts:
     ) -> list[Verdict]:
         """Note what outcomes say of hosts, before they are stored; return what they mean to jobs.
 
-        `standings` must hold their hosts, and is brought up to date.
+        `standings` must hold their hosts; their troubles are brought up to date.
         """
         now = transaction.now()
-        verdicts = [self._judge(standings[job.host], job, outcome, now) for job, outcome in ended]
+        others = {host: standing.running for host, standing in standings.items()}
+        verdicts = []
+        for job, outcome in ended:
+            others[job.host] = max(0, others[job.host] - 1)
+            standing = standings[job.host]
+            verdicts.append(self._judge(standing, job, outcome, others[job.host], now))
         troubles = [vars(each.trouble) for each in standings.values() if each.trouble]
         transaction.run_many(STORE, troubles)
         return verdicts
 
     def _judge(
-        self, standing: Standing, job: Job, outcome: Hashed | Failure, now: float
+        self, standing: Standing, job: Job, outcome: Hashed | Failure, others: int, now: float
     ) -> Verdict:
         trouble = standing.trouble
-        standing.running = others = max(0, standing.running - 1)
         if isinstance(outcome, Failure) and _is_word(outcome) and not _is_own(job, trouble):
             trouble = standing.trouble = trouble or Host(job.host, most=self._per_host)
             word = Word.of(outcome, job.started_at or 0.0)

@@ -121,7 +121,7 @@ def _mails(mails: dict[str, int]) -> list[Sample]:
 def _durations(snapshot: Snapshot) -> list[str]:
     """Write the histogram; each bucket counts all durations up to its bound."""
     name, sofar, samples = "job_duration_seconds", 0, []
-    for end in (*BUCKETS, math.inf):
+    for end in BUCKETS:
         sofar += snapshot.durations.get(end, 0)
         samples.append((f'_bucket{{le="{_number(end)}"}}', float(sofar)))
     # After the clock was set back, a job may seem to have ended before its submission.
