@@ -111,8 +111,9 @@ def as_manifest(body: bytes) -> Script:
     """Answer with a manifest of the format that is asked for."""
 
     def script(peer: Peer) -> bool:
-        (form,) = re.findall(r"[?&]format=(\w+)", peer.head)
-        return peer.reply(body, "200 OK", f"Content-Type: {FORMS[form].media_type}")
+        named = re.search(r"[?&]format=(\w+)", peer.head)
+        form = FORMS[named[1] if named else "ndjson"]
+        return peer.reply(body, "200 OK", f"Content-Type: {form.media_type}")
 
     return script
 
