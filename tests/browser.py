@@ -6,11 +6,20 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from axe_playwright_python.base import AXE_SCRIPT as AXE
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Request,
+    ViewportSize,
+    sync_playwright,
+)
 
 #: what Debian, and others, call it
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -33,51 +42,137 @@ EXPECTED_COMPLAINTS = re.compile(
     r"Failed to load resource: (the server responded with a status of 4|net::ERR_INTERNET_DISC)"
 )
 
+VIEWPORT: ViewportSize = {"width": 1000, "height": 720}
+
+#: Animations that never end would keep a core busy.
+SCREEN: dict[str, Any] = {
+    "media": "screen",
+    "color_scheme": "light",
+    "reduced_motion": "reduce",
+    "forced_colors": "none",
+}
+
+#: what a page can be given without a context of its own
+SHARED_SETTINGS = {
+    *("viewport", "locale", "permissions", "storage_state", "java_script_enabled"),
+    *SCREEN,
+}
+
+RESTORE = """items => {
+    localStorage.clear();
+    for (const { name, value } of items) localStorage.setItem(name, value);
+}"""
+
 Open = Callable[..., Page]
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the system's Chromium without a window; each context of it has a storage of its own."""
+    """Start the system's Chromium without a window, with one page that tests may share."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     assert program, "Chromium is missing. On Debian or Ubuntu: sudo apt-get install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        browser.new_context().new_page()
         try:
             yield browser
         finally:
             browser.close()
 
 
+class _Watch:
+    """What pages load, and what their consoles say."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.complaints: list[str] = []
+
+    def begin(self, page: Page) -> None:
+        page.on("request", self._note_request)
+        page.on("pageerror", self._note_error)
+        page.on("console", self._note_message)
+
+    def end(self, page: Page) -> None:
+        page.remove_listener("request", self._note_request)
+        page.remove_listener("pageerror", self._note_error)
+        page.remove_listener("console", self._note_message)
+
+    def _note_request(self, request: Request) -> None:
+        self.loaded.append(request.url)
+
+    def _note_error(self, error: Error) -> None:
+        self.complaints.append(str(error))
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        self.complaints.append(message.text)
+
+
 @contextlib.contextmanager
 def opening(browser: Browser, address: str) -> Iterator[Open]:
-    """Open pages of the service, each in a context with a storage of its own.
+    """Open pages of the service, each with a storage that has nothing of other tests.
 
-    What they load must be ours, and their consoles stay clean.
+    What they load must be ours, and their consoles stay clean. The first one is the browser's
+    shared page, where that can do what is asked for: a new context takes half a second of CPU time.
     """
-    contexts: list[BrowserContext] = []
-    loaded: list[str] = []
-    complaints: list[str] = []
+    watch = _Watch()
+    with contextlib.ExitStack() as opened:
+        shared = [browser.contexts[0]]
 
-    def watch(page: Page) -> None:
-        page.on("request", lambda request: loaded.append(request.url))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text))
+        def open_page(path: str = "/", *, alone: bool = False, **settings: Any) -> Page:
+            if shared and not alone and SHARED_SETTINGS.issuperset(settings):
+                page = opened.enter_context(_borrowed(shared.pop(), watch, address, **settings))
+            else:
+                wanted = {"viewport": VIEWPORT, "reduced_motion": "reduce", **settings}
+                context = opened.enter_context(browser.new_context(**wanted))
+                context.on("page", watch.begin)
+                page = context.new_page()
+            page.goto(address + path)
+            return page
 
-    def open_page(path: str = "/", **settings: Any) -> Page:
-        contexts.append(
-            browser.new_context(**{"viewport": {"width": 1000, "height": 720}, **settings})
-        )
-        contexts[-1].on("page", watch)
-        page = contexts[-1].new_page()
-        page.goto(address + path)
-        return page
+        yield open_page
+    assert [url for url in watch.loaded if not url.startswith(address)] == []
+    assert [text for text in watch.complaints if not EXPECTED_COMPLAINTS.match(text)] == []
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert [url for url in loaded if not url.startswith(address)] == []
-    assert [text for text in complaints if not EXPECTED_COMPLAINTS.match(text)] == []
+
+@contextlib.contextmanager
+def _borrowed(
+    context: BrowserContext,
+    watch: _Watch,
+    address: str,
+    *,
+    viewport: ViewportSize = VIEWPORT,
+    locale: str = "en-US",
+    permissions: Sequence[str] = (),
+    storage_state: Any = None,
+    java_script_enabled: bool = True,
+    **media: Any,
+) -> Iterator[Page]:
+    """Prepare a context's first page as a new context with these settings would be."""
+    page = context.pages[0]
+    page.goto(f"{address}/healthz")
+    stored = storage_state["origins"][0]["localStorage"] if storage_state else []
+    page.evaluate(RESTORE, stored)
+    page.set_viewport_size(viewport)
+    page.emulate_media(**{**SCREEN, **media})
+    page.set_extra_http_headers({"Accept-Language": locale})
+    if permissions:  # else all would be denied, where a new context asks
+        context.grant_permissions(list(permissions), origin=address)
+    session = context.new_cdp_session(page)
+    session.send("Emulation.setScriptExecutionDisabled", {"value": not java_script_enabled})
+    watch.begin(page)
+    context.on("page", watch.begin)
+    try:
+        yield page
+    finally:
+        context.remove_listener("page", watch.begin)
+        watch.end(page)
+        for other in context.pages[1:]:
+            other.close()
+        session.detach()
+        page.unroute_all()
+        context.set_offline(False)
+        context.clear_permissions()
+        page.goto("about:blank")
 
 
 def check_looks(page: Page) -> None:

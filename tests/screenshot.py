@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from md5light.batch import NewLine
 from tests.browser import chromium, listing
@@ -22,23 +22,23 @@ WIDTH = 880
 BATCH_HEIGHT = 1500
 
 
-def take_screenshots(folder: Path) -> None:
+def take_screenshots(browser: Browser, folder: Path) -> None:
     """Write page.png, the page with a job of each kind, and batch.png, the page of a list."""
     with (
         tempfile.TemporaryDirectory() as service_folder,
         Service(Path(service_folder)) as service,
         States(service.database) as states,
-        chromium() as browser,
     ):
         service.start_server()
         batch = states.batch(list(_lines()), age=95, name="release-2024 on the mirror")
-        page = browser.new_page(
+        context = browser.new_context(
             viewport={"width": WIDTH, "height": 600},
             color_scheme="light",
             locale="en-GB",
             reduced_motion="reduce",  # a bar on its way would show less than its figures
             storage_state=listing(service.url, *_jobs(states), batch),
         )
+        page = context.new_page()
         page.goto(service.url)
         expect(page.locator("#jobs li:empty")).to_have_count(0)
         page.locator("h1").click()  # out of the field
@@ -47,6 +47,7 @@ def take_screenshots(folder: Path) -> None:
         page.set_viewport_size({"width": WIDTH, "height": BATCH_HEIGHT})
         clip: Any = {"x": 0, "y": 0, "width": WIDTH, "height": BATCH_HEIGHT}
         page.screenshot(path=folder / "batch.png", clip=clip)
+        context.close()
 
 
 def _jobs(states: States) -> Iterator[str]:
@@ -70,4 +71,5 @@ def _lines() -> Iterator[tuple[NewLine, Mapping[str, Any]]]:
 
 
 if __name__ == "__main__":
-    take_screenshots(Path(sys.argv[1]))
+    with chromium() as browser:
+        take_screenshots(browser, Path(sys.argv[1]))

@@ -319,7 +319,7 @@ def test_a_form_is_sent_once_and_the_focus_stays(open_page: Open) -> None:
 
 
 def test_looks_slow_down_and_stop_while_the_tab_is_hidden(open_page: Open) -> None:
-    page = open_page()
+    page = open_page(alone=True)  # its clock is never given back
     page.clock.install()
     page.reload()
     submit(page)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from md5light.queue import open_database
 from md5light.web.tokens import digest
 from tests.application import application
 from tests.browser import Open, check_looks, check_screens, check_width, listing, opening
+from tests.screenshot import take_screenshots
 from tests.service import Service
 from tests.states import (
     AGAIN,
@@ -381,9 +380,8 @@ def test_on_paper_are_whole_urls_and_no_controls(
             expect(text).not_to_have_css("white-space", "nowrap")
 
 
-def test_the_documents_pictures_can_be_taken_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.screenshot", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=100)
+def test_the_documents_pictures_can_be_taken_again(browser: Browser, tmp_path: Path) -> None:
+    take_screenshots(browser, tmp_path)
     for name, document, place in (
         ("page.png", "README.md", "/scripts/page.png"),
         ("batch.png", "docs/lists.md", "../scripts/batch.png"),
