@@ -30,41 +30,11 @@ class Nginx:
         self._socket = socket.create_server(("127.0.0.1", 0))
         address = "{}:{}".format(*self._socket.getsockname())
         self.url = f"http://{address}{path}"
-        site = SITE.read_text().replace("listen [::]:80;", "")
-        for written, here in (
-            ("listen 80;", f"listen {address};"),
-            ("proxy_pass http://127.0.0.1:8080;", f"proxy_pass {server}{'/' if path else ''};"),
-            ("location / {", f"location {path}/ {{"),
-            ("location = /metrics {", f"location = {path}/metrics {{"),
-            ("location = /readyz {", f"location = {path}/readyz {{"),
-        ):
-            assert site.count(f"    {written}") == 1
-            site = site.replace(f"    {written}", here)
-        user = "user root;" if os.getuid() == 0 else ""
-        kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
-        places = [f"{kind}_temp_path {folder}/{kind};" for kind in kinds]
-        lines = [
-            user,
-            f"pid {folder}/pid;",
-            "events {}",
-            "http {",
-            "access_log off;",
-            *places,
-            site,
-            "}",
-        ]
-        (folder / "nginx.conf").write_text("\n".join(lines))
+        (folder / "nginx.conf").write_text(configuration(folder, site(address, server, path)))
         program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
         assert program, "nginx is missing: sudo apt-get install nginx-light"
-        self._command = [
-            program,
-            "-c",
-            f"{folder}/nginx.conf",
-            "-p",
-            str(folder),
-            "-e",
-            f"{folder}/error.log",
-        ]
+        options = f"-c {folder}/nginx.conf -p {folder} -e {folder}/error.log"
+        self._command = [program, *options.split()]
 
     def check(self) -> str:
         done = subprocess.run(
@@ -87,6 +57,30 @@ class Nginx:
         self._process.terminate()
         self._process.wait(20)
         self._socket.close()
+
+
+def site(address: str, server: str, path: str) -> str:
+    """Return the site that is installed, at `address` and below `path`, in front of `server`."""
+    text = SITE.read_text().replace("listen [::]:80;", "")
+    for written, here in (
+        ("listen 80;", f"listen {address};"),
+        ("proxy_pass http://127.0.0.1:8080;", f"proxy_pass {server}{'/' if path else ''};"),
+        ("location / {", f"location {path}/ {{"),
+        ("location = /metrics {", f"location = {path}/metrics {{"),
+        ("location = /readyz {", f"location = {path}/readyz {{"),
+    ):
+        assert text.count(f"    {written}") == 1
+        text = text.replace(f"    {written}", here)
+    return text
+
+
+def configuration(folder: Path, site: str) -> str:
+    """Return a configuration of one site, whose files are all in `folder`."""
+    user = "user root;" if os.getuid() == 0 else ""
+    kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
+    places = [f"{kind}_temp_path {folder}/{kind};" for kind in kinds]
+    http = ["access_log off;", *places, site]
+    return "\n".join([user, f"pid {folder}/pid;", "events {}", "http {", *http, "}"])
 
 
 @pytest.fixture(scope="module")

@@ -479,24 +479,21 @@ def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(
         locked.set()
         assert may_go.wait(30)
 
-    def first(transaction: Transaction) -> None:
-        transaction.lock(["another host"])
-        transaction.run("insert into probe values (1, 0)")
+    def write(lock: str, probe: int) -> None:
+        def work(transaction: Transaction) -> None:
+            transaction.lock([lock])
+            transaction.run("insert into probe values (:id, 0)", id=probe)
 
-    def second(transaction: Transaction) -> None:
-        transaction.lock(["a host"])
-        transaction.run("insert into probe values (2, 0)")
+        database.write(work)
 
-    with (
-        closing(open_database(location, durable=True)) as elsewhere,
-        ThreadPoolExecutor() as threads,
-    ):
+    other = closing(open_database(location, durable=True))
+    with other as elsewhere, ThreadPoolExecutor() as threads:
         holding = threads.submit(elsewhere.write, hold)
         assert locked.wait(30)
         gathering = Gathering(database)
-        earlier = threads.submit(database.write, first)
+        earlier = threads.submit(write, "another host", 1)
         gathering.wait_for(1)
-        later = threads.submit(database.write, second)
+        later = threads.submit(write, "a host", 2)
         gathering.let_go_of(2)
         earlier.result(4)
         assert not later.done()
@@ -504,7 +501,7 @@ def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(
         holding.result(30)
         later.result(30)
     ids = database.read(lambda transaction: transaction.all("select id from probe order by id"))
-    assert [row["id"] for row in ids] == [1, 2]
+    assert ids == [{"id": 1}, {"id": 2}]
 
 
 def test_a_submission_wakes_a_listener(database: Database, location: str) -> None:

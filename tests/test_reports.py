@@ -89,6 +89,34 @@ def attached(message: EmailMessage) -> dict[str | None, str]:
     return found
 
 
+#: up to the time, which each place tells in its own zone
+REPORT = f"""\
+The list has been worked through.
+
+Name:       My list
+Lines:      5
+Hashed:     1
+Matched:    1
+Mismatched: 1
+Failed:     2
+Size:       12 bytes
+
+Errors:
+  http_status: 1 (line 3)
+  invalid_url: 1 (line 7)
+
+Bad lines:
+  3: http://files.example.com/3: failed: The server answered 404. (http_status)
+  6: http://files.example.com/6: mismatched: md5 is {6:032x}, not {0:032x}; \
+it looks like a page: its type is text/html
+  7: no\\u202ep e: failed: Not absolute. (invalid_url)
+
+Attached:   md5sum-{{short}}.md5.gz, failed-{{short}}.txt.gz
+Manifest:   {{link}}/manifest?format=md5sum
+Bad lines:  {{link}}/manifest?format=failed
+More:       {{link}}"""
+
+
 def test_a_report_tells_all_of_it(batches: Batches, queue: Queue) -> None:
     lines = [
         line(2),
@@ -104,33 +132,8 @@ def test_a_report_tells_all_of_it(batches: Batches, queue: Queue) -> None:
     assert message["Message-ID"] == f"<{batch.id}.1@sender.example>"
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["Date"].datetime.timestamp() == int(batch.finished_at or 0)
-    link = f"{PUBLIC_URL}/batches/{batch.id}"
-    assert text(message).split("\nWhen:")[0] == (
-        "The list has been worked through.\n"
-        "\n"
-        "Name:       My list\n"
-        "Lines:      5\n"
-        "Hashed:     1\n"
-        "Matched:    1\n"
-        "Mismatched: 1\n"
-        "Failed:     2\n"
-        "Size:       12 bytes\n"
-        "\n"
-        "Errors:\n"
-        "  http_status: 1 (line 3)\n"
-        "  invalid_url: 1 (line 7)\n"
-        "\n"
-        "Bad lines:\n"
-        "  3: http://files.example.com/3: failed: The server answered 404. (http_status)\n"
-        "  6: http://files.example.com/6: mismatched: "
-        f"md5 is {6:032x}, not {'0' * 32}; it looks like a page: its type is text/html\n"
-        "  7: no\\u202ep e: failed: Not absolute. (invalid_url)\n"
-        "\n"
-        f"Attached:   md5sum-{batch.id[:8]}.md5.gz, failed-{batch.id[:8]}.txt.gz\n"
-        f"Manifest:   {link}/manifest?format=md5sum\n"
-        f"Bad lines:  {link}/manifest?format=failed\n"
-        f"More:       {link}"
-    )
+    shown = text(message).split("\nWhen:")[0]
+    assert shown == REPORT.format(link=f"{PUBLIC_URL}/batches/{batch.id}", short=batch.id[:8])
     manifest, bad = attached(message).values()
     assert manifest.endswith(
         f"{2:032x}  http://files.example.com/2\n"

@@ -180,15 +180,20 @@ def test_a_job_that_its_own_process_takes_again_runs_once_and_no_slot_dies(
         assert stopped.wait(10)
         gate.set()
         assert service.result(job_id)["status"] == "done"
-        both = threading.Barrier(2, timeout=10)
-
-        def meet(peer: Peer) -> object:
-            both.wait()
-            return peer.reply(b"met")
-
-        for job_id in [service.submit(origin.serve(f"/{number}", meet)) for number in range(2)]:
-            assert service.result(job_id)["status"] == "done"
+        work_side_by_side(service, origin)
         assert service.commands[-1].children() == [worker]
+
+
+def work_side_by_side(service: Service, origin: Origin) -> None:
+    """Let two downloads wait for each other: both slots are alive."""
+    both = threading.Barrier(2, timeout=10)
+
+    def meet(peer: Peer) -> object:
+        both.wait()
+        return peer.reply(b"met")
+
+    for job_id in [service.submit(origin.serve(f"/{number}", meet)) for number in range(2)]:
+        assert service.result(job_id)["status"] == "done"
 
 
 def test_a_pool_that_was_stopped_for_longer_than_a_lease_loses_no_attempt(
