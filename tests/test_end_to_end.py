@@ -19,7 +19,7 @@ import requests
 
 from tests.origin import Origin, Peer, reply
 from tests.postbox import Postbox
-from tests.service import Service, running
+from tests.service import Command, Service, running
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -312,22 +312,25 @@ def test_burst_works_until_nothing_is_due(tmp_path: Path) -> None:
 
 def test_nothing_is_lost_while_workers_are_killed(tmp_path: Path) -> None:
     """Every job is done once with the right MD5, whatever happens to the processes that do them."""
-    files = {f"/{n}": os.urandom(1024) for n in range(200)}
+    files = {f"/{n}": os.urandom(1024) for n in range(100)}
     with (
         Origin() as origin,
         running(tmp_path, queue={"max_attempts": 50, "retry_seconds": 0.1}) as service,
     ):
-        ids = {
-            service.submit(origin.serve(path, body), email="ann@localhost"): body
-            for path, body in files.items()
-        }
-        pool = service.commands[-1]
-        for _ in range(5):
-            victim = wait_until(pool.children)[0]
-            os.kill(victim, signal.SIGKILL)
-            wait_until(lambda victim=victim: victim not in pool.children())  # type: ignore[misc]
+        ids = {}
+        for number, (path, body) in enumerate(files.items()):
+            ids[service.submit(origin.serve(path, body), email="ann@localhost")] = body
+            if number % 20 == 10:
+                kill_worker(service.commands[-1])
         for job_id, body in ids.items():
             assert service.result(job_id, timeout=60)["md5"] == md5(body)
         wait_until(lambda: all(service.job(job_id)["mail"] == "sent" for job_id in ids))
         with contextlib.closing(sqlite3.connect(service.database)) as database:
             assert database.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+def kill_worker(pool: Command) -> None:
+    """Kill one of the pool's workers, in the middle of its work, and return when it is gone."""
+    victim = wait_until(pool.children)[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in pool.children())
