@@ -11,6 +11,7 @@ import signal
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.waiting import wait_until
 #: how many files there are; the last ones are missing
 FILES, MISSING = 100, 10
 
-MOST_LINES = 20
+MOST_LINES = 12
 
 #: seconds until all has recovered from the last kill
 RECOVERY_SECONDS = 60.0
@@ -59,12 +60,11 @@ class Lists:
                 lines = self._random.randint(1, MOST_LINES)
                 files = [self._random.randrange(FILES) for _ in range(lines)]
                 each = Submitted(files, f"key-{number}")
-                while not each.id:
-                    each.id = self._post(each) or ""
+                each.id = wait_until(partial(self._post, each), RECOVERY_SECONDS)
                 self.submitted.append(each)
 
-    def _post(self, each: Submitted) -> str | None:
-        """Post a list; None where the server was killed or could not store it."""
+    def _post(self, each: Submitted) -> str:
+        """Post a list and return its id; empty: the server was killed or could not store it."""
         lines = [
             {"url": self._origin.url(f"/{file}"), "md5": md5(file) if place % 2 else None}
             for place, file in enumerate(each.files)
@@ -78,7 +78,7 @@ class Lists:
             assert answer.status_code in (202, 503), answer.text
             if answer.status_code == 202:
                 return str(answer.json()["id"])
-        return None
+        return ""
 
 
 def body_of(file: int) -> bytes:
