@@ -140,21 +140,13 @@ def _borrowed(
     watch: _Watch,
     address: str,
     *,
-    viewport: ViewportSize = VIEWPORT,
-    locale: str = "en-US",
     permissions: Sequence[str] = (),
-    storage_state: Any = None,
     java_script_enabled: bool = True,
-    **media: Any,
+    **settings: Any,
 ) -> Iterator[Page]:
-    """Prepare a context's first page as a new context with these settings would be."""
+    """Prepare a context's first page as that of a new context with these settings would be."""
     page = context.pages[0]
-    page.goto(f"{address}/healthz")
-    stored = storage_state["origins"][0]["localStorage"] if storage_state else []
-    page.evaluate(RESTORE, stored)
-    page.set_viewport_size(viewport)
-    page.emulate_media(**{**SCREEN, **media})
-    page.set_extra_http_headers({"Accept-Language": locale})
+    _prepare(page, address, **settings)
     if permissions:  # else all would be denied, where a new context asks
         context.grant_permissions(list(permissions), origin=address)
     session = context.new_cdp_session(page)
@@ -169,10 +161,27 @@ def _borrowed(
         for other in context.pages[1:]:
             other.close()
         session.detach()
-        page.unroute_all()
         context.set_offline(False)
         context.clear_permissions()
+        page.unroute_all()
         page.goto("about:blank")
+
+
+def _prepare(
+    page: Page,
+    address: str,
+    *,
+    viewport: ViewportSize = VIEWPORT,
+    locale: str = "en-US",
+    storage_state: Any = None,
+    **media: Any,
+) -> None:
+    page.goto(f"{address}/healthz")
+    stored = storage_state["origins"][0]["localStorage"] if storage_state else []
+    page.evaluate(RESTORE, stored)
+    page.set_viewport_size(viewport)
+    page.emulate_media(**{**SCREEN, **media})
+    page.set_extra_http_headers({"Accept-Language": locale})
 
 
 def check_looks(page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import time
 from pathlib import Path
@@ -20,7 +21,10 @@ from md5light.web.answers import list_too_large
 from md5light.web.page.card import Card, Comparison, compare, make_card
 from md5light.web.page.language import LANGUAGES, NO_BREAK
 from md5light.web.page.reasons import KINDS, REASONS
+from md5light.web.page.reference import RUSSIAN as SUMMARIES
+from md5light.web.page.reference import calls
 from md5light.web.page.rules import RULES
+from md5light.web.service import OPENAPI
 
 ENGLISH, RUSSIAN = LANGUAGES["en"], LANGUAGES["ru"]
 
@@ -216,6 +220,14 @@ def test_a_whole_list_is_refused_in_each_language() -> None:
     number = "1,234 of 5,000 lines can't be taken, and nothing was stored."
     assert "строк: 1\u00a0234." in RUSSIAN.reason("invalid_lines", number)
     assert "с порта 6379." in RUSSIAN.reason("port_not_allowed", "Port 6379 is not open.")
+
+
+def test_the_api_is_described_in_each_language() -> None:
+    document = json.loads(OPENAPI.read_text(encoding="utf-8"))
+    english, russian = (calls(document, "http://a", language) for language in (ENGLISH, RUSSIAN))
+    assert {call.summary for call in english} == set(SUMMARIES)
+    for there, here in zip(english, russian, strict=True):
+        assert here == there._replace(summary=SUMMARIES[there.summary])
 
 
 def test_what_failures_have_in_common_has_words_without_gaps() -> None:

@@ -185,7 +185,8 @@ class Page:
         """Show the description of the API with commands to copy."""
         if isinstance(outcome, Problem):
             return self._problem(outcome)
-        return self._render("api", calls=calls(json.loads(outcome.value), self._address()))
+        shown = calls(json.loads(outcome.value), self._address(), _language())
+        return self._render("api", calls=shown)
 
     def nothing(self) -> bottle.HTTPResponse:
         """Say that there is nothing at this path."""
