@@ -149,7 +149,8 @@ class Smtp:
         connection = self._connect(self._look_up())
         name = self._config.helo_name or _own_name(connection)
         self._smtp = smtp = smtplib.SMTP(local_hostname=name)
-        smtp.sock = connection
+        smtp.sock = connection  # first, so that it is closed where it is too late to hold it
+        self._interrupt.hold(connection)
         if self._config.security == "tls":
             self._begin("TLS")
             self._start_tls(smtp, connection)
@@ -175,7 +176,6 @@ class Smtp:
         self._begin("connection")
         connection = dial.connect(addresses, self._config.timeout, self._interrupt)
         connection.settimeout(self._config.timeout)
-        self._interrupt.hold(connection)
         return connection
 
     def _start_tls(self, smtp: smtplib.SMTP, connection: socket.socket) -> None:
