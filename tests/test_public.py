@@ -337,21 +337,28 @@ def test_a_download_that_timed_out_is_tried_once_more(make_queue: MakeQueue, clo
 # --- one stranger --------------------------------------------------------------------------------
 
 
+#: downloads at once from one address of a public service
+PLACES = 4
+
+
 class Crowd:
-    """Counts how many requests are answered at once."""
+    """Counts how many requests are answered at once; the first ones wait for each other."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.now = self.most = self.done = 0
+        self._full = threading.Event()
+        self.now = self.most = 0
 
     def answer(self, peer: Peer) -> bool:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
+            if self.now == PLACES:
+                self._full.set()
+        self._full.wait(30)
         time.sleep(0.05)  # a download that takes its time
         with self._lock:
             self.now -= 1
-            self.done += 1
         return peer.reply(b"body")
 
 
@@ -378,7 +385,7 @@ def test_many_hosts_of_one_machine_get_its_places(tmp_path: Path, machines: list
         jobs = [service.submit(machine.url("/")) for machine in machines]
         for job in jobs:
             assert service.result(job, timeout=60)["status"] == "done"
-        assert crowd.most == 4
+        assert crowd.most == PLACES
         assert {service.job(job)["attempts"] for job in jobs} == {1}
 
 
@@ -396,12 +403,12 @@ def test_dripping_files_of_one_machine_keep_nobody_waiting(
             machine.serve("/", lambda peer: peer.reply(b"", "302 Found", f"Location: {url}"))
             for _ in range(2):
                 service.submit(machine.url("/"))
-        wait_until(lambda: other.requests("/drip") == 4)
+        wait_until(lambda: other.requests("/drip") == PLACES)
         begun = time.monotonic()
         with Origin(host="127.0.0.2") as quick:
             done = service.result(service.submit(quick.serve("/", b"body")))
         assert done["status"] == "done"
-        assert other.requests("/drip") == 4
+        assert other.requests("/drip") == PLACES
         assert time.monotonic() - begun < 10
 
 
