@@ -181,6 +181,43 @@ def test_the_help_of_the_server_submits_a_whole_url(tmp_path: Path) -> None:
     assert '--data-urlencode "url=' in run("md5light-server", "--help", cwd=tmp_path).stdout
 
 
+#: runs md5light and prints which modules that imported
+START = """
+import sys
+from md5light.cli import main
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+
+#: modules that take long to import
+SLOW = {"dataclasses", "email_validator", "requests", "sqlite3", "ssl"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        ("--version", set()),
+        ("submit --help", set()),
+        ("status no/id", {"requests", "ssl"}),
+        ("jobs list", {"dataclasses", "sqlite3"}),
+    ],
+)
+def test_a_start_imports_only_what_its_command_needs(
+    arguments: str, needed: set[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START, *arguments.split()],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "MD5LIGHT_QUEUE_DATABASE": str(tmp_path / "jobs")},
+        capture_output=True,
+        text=True,
+    )
+    imported = {*done.stdout.splitlines()[-1].split()}
+    assert imported & SLOW == needed
+
+
 # --- configuration --------------------------------------------------------------------------------
 
 

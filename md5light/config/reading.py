@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +88,8 @@ def _section(name: str, settings: Settings, folder: Path) -> Any:
 def _check_certificates(setting: Setting | None, section: str, ca_file: str) -> None:
     if not setting or not ca_file:
         return
+    import ssl  # it takes longer than reading a configuration
+
     named = setting._replace(text=ca_file)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
