@@ -22,7 +22,7 @@ from md5light.errors import (
 )
 from md5light.job import Hashed, Job
 from md5light.queue import batches as module
-from md5light.queue import sweeps
+from md5light.queue import results, sweeps
 from md5light.queue.batches import Batches
 from md5light.queue.database import Database
 from md5light.queue.jobs import Progress, Queue
@@ -81,7 +81,7 @@ def stored(batches: Batches, batch: Batch) -> Batch:
 
 def counts(batches: Batches, batch: Batch) -> Counts:
     """Count afresh, without the second for which a process believes what it has read."""
-    batches._results.clear()
+    batches._results._kept.clear()
     found = batches.result(stored(batches, batch)).counts
     assert sum(found[1:]) == found.total
     return found
@@ -521,7 +521,7 @@ def test_entries_come_in_portions_and_by_status(batches: Batches, queue: Queue) 
 def test_a_manifest_is_read_in_portions_as_often_as_needed(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PORTION", 3)
+    monkeypatch.setattr(results, "PORTION", 3)
     batch_id = batches.begin(NewBatch("urls", "192.0.2.1"))
     for first in (1, 4, 7):
         batches.add(batch_id, [line(first), line(first + 1), line(first + 2)])
@@ -596,7 +596,7 @@ def test_an_end_is_not_found_after_a_job_was_retried(
     """Between the reading of the result and the end a job is retried, and is done again."""
     batch = submit_urls(batches, 1)
     work(queue, lambda job: REFUSED)
-    read_result = batches._read_result
+    read_result = batches._results.read
 
     def interrupted(batch_id: str) -> Any:
         result = read_result(batch_id)
@@ -605,7 +605,7 @@ def test_an_end_is_not_found_after_a_job_was_retried(
         work(queue)
         return result
 
-    monkeypatch.setattr(batches, "_read_result", interrupted)
+    monkeypatch.setattr(batches._results, "read", interrupted)
     assert batches.end_due() == []
     monkeypatch.undo()
     (ended,) = batches.end_due()

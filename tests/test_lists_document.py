@@ -22,7 +22,7 @@ from md5light.lists import (
     text,
     writing,
 )
-from md5light.queue import batches as queue
+from md5light.queue import intake
 from md5light.web import answers, batches, forms, manifests, uploads
 from tests.origin import Origin
 from tests.service import Service, running
@@ -91,7 +91,7 @@ def test_the_formats_and_forms_are_documented() -> None:
 
 def test_the_codes_of_errors_are_documented() -> None:
     modules = [lines, names, objects, plain, reading, records, tables, text, writing]
-    modules += [answers, batches, forms, manifests, uploads, queue]
+    modules += [answers, batches, forms, manifests, uploads, intake]
     sources = "".join(map(inspect.getsource, modules))
     raised = set(re.findall(r'(?:Refused|refused|Problem)\(\s*(?:\d+, )?"(\w+)"', sources))
     tables_ = DOCUMENT.partition("## Errors")[2].partition("## Forms")[0]

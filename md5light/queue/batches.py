@@ -9,81 +9,26 @@ of a batch are drawn in the schema.
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from itertools import chain, islice
 
-from md5light.batch import LINE_RESULTS, Batch, Counts, NewBatch, NewLine, Result, mail_id
+from md5light.batch import Batch, NewBatch, NewLine, Result, mail_id
 from md5light.config import Config
-from md5light.errors import DatabaseUnavailable, Md5lightError, QueueFull, Refused
 from md5light.finding import Wanted
 from md5light.job import Mail
-from md5light.lists.entry import Entry
-from md5light.queue import lines, outbox, totals, turns
+from md5light.queue import ends, intake, totals, turns, visible
 from md5light.queue.database import Database, Row, Transaction
 from md5light.queue.ids import ID, find
 from md5light.queue.limits import NO_LIMITS, Limits
-from md5light.queue.sweeps import PORTION, Sweeps
-
-#: seconds for which a process believes the result of a running batch that it has read, at least
-FRESH_SECONDS = 1.0
-
-#: the part of a process's time that may go into reading one batch's results
-READING_SHARE = 1 / 10
+from md5light.queue.results import Entries, Results
+from md5light.queue.sweeps import Sweeps
+from md5light.queue.visible import BATCHES, GET, VISIBLE, batch_of
 
 #: seconds that a cancel takes at most before workers go on with it: then most have ended
 CANCEL_SECONDS = 10.0
 
-#: name of the lock under which unfinished batches are counted
-LOCK = "batches"
-
-VISIBLE = "batches.status in ('running', 'done', 'canceled')"
-
-BATCHES = f"""
-    select batches.*, case when email is null then 'none'
-        when batches.finished_at is null then 'waiting'
-        else coalesce((select outbox.status from outbox where kind = 'batch'
-            and subject = batches.id || '.' || batches.ends), 'none') end as mail
-    from batches where {VISIBLE}
-"""
-
-GET = f"{BATCHES} and id = :id"
-
 NEWEST = f"{BATCHES} order by created_at desc, id limit :limit"
-
-# The first one that was published with this key.
-WITH_KEY = f"""
-    {BATCHES} and client = :client and idempotency_key = :idempotency_key
-    order by created_at, id limit 1
-"""
-
-COUNT_UNFINISHED = """
-    select count(*) as batches from batches
-    where finished_at is null and status in ('taking', 'running')
-"""
-
-BEGIN = """
-    insert into batches (id, name, status, format, header, digests, email, client, unlimited,
-        idempotency_key, fingerprint, created_at, opened_at, touched_at)
-    values (:id, :name, 'taking', :format, :header, :digests, :email, :client, :unlimited,
-        :idempotency_key, :fingerprint, :now, :now, :now)
-"""
-
-TAKING = "select * from batches where id = :id and status = 'taking'"
-
-ADDED = """
-    update batches set lines = lines + :lines, urls = urls + :urls, touched_at = :now
-    where id = :id and status = 'taking'
-"""
-
-PUBLISH = """
-    update batches set status = 'running', sweep = 'admit', turn = :turn, touched_at = :now
-    where id = :id and status = 'taking'
-"""
-
-DISCARD = "update batches set status = 'removed' where id = :id and status = 'taking'"
 
 CANCEL = """
     update batches set sweep = 'cancel', canceled = 1, touched_at = :now
@@ -95,22 +40,6 @@ RETRY = """
         opened_at = :now, touched_at = :now, finished_at = null
     where id = :id and status in ('done', 'canceled') and exists (
         select 1 from jobs where batch_id = batches.id and status in ('failed', 'canceled'))
-"""
-
-UNFINISHED = "batch_id = batches.id and status in ('queued', 'running', 'parked')"
-
-ENDED = f"""
-    select * from batches where finished_at is null and status = 'running' and sweep is null
-        and not exists (select 1 from jobs where {UNFINISHED})
-"""
-
-# `touched_at` proves that no job was retried since the result was read.
-END = f"""
-    update batches set status = case when canceled = 1 then 'canceled' else 'done' end,
-        finished_at = :now, ends = ends + 1, result = :result
-    where id = :id and status = 'running' and sweep is null and touched_at = :touched_at
-        and not exists (select 1 from jobs where {UNFINISHED})
-    returning status, email, ends
 """
 
 REMOVE_UNSENT = """
@@ -148,10 +77,9 @@ class Batches:
         self._max_unfinished = max_unfinished_batches
         self._limits = limits
         self._sweeps = Sweeps(database, per_host, max_attempts)
+        self._results = Results(database)
         #: for each list that this process takes the places of its jobs, by digest of the URL
         self._places: dict[str, dict[bytes, int]] = {}
-        #: results of running batches, each with the time until which it is believed
-        self._results: dict[str, tuple[float, Result]] = {}
 
     @classmethod
     def configured(cls, database: Database, config: Config) -> Batches:
@@ -176,15 +104,10 @@ class Batches:
             "id": str(uuid.uuid4()),
             "digests": Wanted.of(new.digests, {}).digests,
         }
-
-        def work(transaction: Transaction) -> None:
-            transaction.lock({LOCK, *self._limits.locks(new.client, new.email)})
-            if refusal := self._refusal(transaction, new):
-                raise refusal
-            unlimited = int(self._limits.is_untouched(transaction, new.client))
-            transaction.run(BEGIN, **row, unlimited=unlimited)
-
-        self._database.write(work)
+        begin = partial(
+            intake.begin, row=row, limits=self._limits, max_unfinished=self._max_unfinished
+        )
+        self._database.write(begin)
         batch_id = str(row["id"])
         self._places[batch_id] = {}
         return batch_id
@@ -195,22 +118,16 @@ class Batches:
         Raises TooMany, or DatabaseUnavailable when the list was silent for so long that it was
         taken for one whose server died.
         """
-
         places = self._places.get(batch_id, {})
-
-        def work(transaction: Transaction) -> dict[bytes, int]:
-            batch = _taking(transaction, batch_id)
-            transaction.lock(self._limits.locks(batch["client"], None))
-            new = lines.store(transaction, batch, added, places, self._max_attempts)
-            transaction.run(ADDED, id=batch_id, lines=len(added), urls=len(new))
-            over = self._limits.above(
-                transaction, batch["client"], unlimited=bool(batch["unlimited"])
-            )
-            if over:
-                raise over
-            return new
-
-        places.update(self._database.write(work))
+        store = partial(
+            intake.add,
+            batch_id=batch_id,
+            added=added,
+            places=places,
+            limits=self._limits,
+            max_attempts=self._max_attempts,
+        )
+        places.update(self._database.write(store))
 
     def publish(self, batch_id: str) -> Batch:
         """Make the batch visible and its jobs due.
@@ -218,19 +135,9 @@ class Batches:
         Where another list with the same Idempotency-Key came first, this one is discarded and the
         first one is returned; raises Refused when that was another list.
         """
-
-        def work(transaction: Transaction) -> Batch:
-            batch = _taking(transaction, batch_id)
-            transaction.lock(_key_locks(batch))
-            if first := _with_key(transaction, batch):
-                transaction.run(DISCARD, id=batch_id)
-                return first
-            transaction.run(PUBLISH, id=batch_id, turn=turns.first(transaction))
-            self._sweeps.portion(transaction, batch_id)
-            totals.add(transaction, totals.submitted([batch["client"]]))
-            return _get(transaction, batch_id)
-
-        published = self._database.write(work)
+        published = self._database.write(
+            partial(intake.publish, batch_id=batch_id, sweeps=self._sweeps)
+        )
         self._places.pop(batch_id, None)
         self._sweeps.go_on([batch_id])
         return published
@@ -238,13 +145,13 @@ class Batches:
     def discard(self, batch_id: str) -> None:
         """Remove a batch that will not be published."""
         self._places.pop(batch_id, None)
-        self._database.write(lambda transaction: transaction.run(DISCARD, id=batch_id))
+        self._database.write(partial(intake.discard, batch_id=batch_id))
         self._sweeps.go_on([batch_id])
 
     def repeat_of(self, client: str, key: str, fingerprint: str) -> Batch | None:
         """Return the first batch with this Idempotency-Key; Refused when it was another list."""
         asked: Row = {"client": client, "idempotency_key": key, "fingerprint": fingerprint}
-        return self._database.read(lambda transaction: _with_key(transaction, asked))
+        return self._database.read(lambda transaction: intake.with_key(transaction, asked))
 
     # --- for clients ------------------------------------------------------------------------------
 
@@ -252,27 +159,14 @@ class Batches:
         """Return the batch as it stands, None when there is none of this id."""
         if not ID.fullmatch(batch_id):  # not every engine takes every text
             return None
-        row = self._database.read(lambda transaction: transaction.one(GET, id=batch_id))
-        return _batch(row) if row else None
+        return self._database.read(partial(visible.get, batch_id=batch_id))
 
     def result(self, batch: Batch) -> Result:
         """Return what has become of the lines: exact once the batch has ended, else seconds old.
 
         The counts are those of one moment, so they always add up.
         """
-        if batch.ended:
-            return self._database.read(partial(_kept_result, batch_id=batch.id))
-        began_at = time.monotonic()
-        until, result = self._results.get(batch.id, (0.0, Result()))
-        if began_at >= until:
-            result = self._read_result(batch.id)
-            took = time.monotonic() - began_at
-            self._results = {
-                batch_id: kept for batch_id, kept in self._results.items() if kept[0] > began_at
-            }
-            until = began_at + took + max(FRESH_SECONDS, took / READING_SHARE)
-            self._results[batch.id] = until, result
-        return result
+        return self._results.of(batch)
 
     def entries(
         self,
@@ -302,7 +196,7 @@ class Batches:
 
         canceled = bool(ID.fullmatch(batch_id)) and self._database.write(work)
         if canceled:
-            self._results.pop(batch_id, None)
+            self._results.forget(batch_id)
             self._sweeps.go_on([batch_id], CANCEL_SECONDS)
             self.end_due()
         return canceled
@@ -330,7 +224,7 @@ class Batches:
 
         retried = bool(ID.fullmatch(batch_id)) and self._database.write(work)
         if retried:
-            self._results.pop(batch_id, None)
+            self._results.forget(batch_id)
             self._sweeps.go_on([batch_id])
         return retried
 
@@ -339,7 +233,7 @@ class Batches:
     def newest(self, limit: int) -> list[Batch]:
         """Return the batches submitted last, the newest first."""
         rows = self._database.read(lambda transaction: transaction.all(NEWEST, limit=limit))
-        return [_batch(row) for row in rows]
+        return [batch_of(row) for row in rows]
 
     def find(self, beginning: str) -> list[str]:
         """Return the ids that begin so, two at most; none for fewer than eight characters."""
@@ -372,7 +266,7 @@ class Batches:
 
         Of all who ask at the same time, one ends it.
         """
-        ended = (self._end(row) for row in self._database.read(_to_end))
+        ended = (self._end(row) for row in self._database.read(ends.due))
         return [batch for batch in ended if batch]
 
     def told_by(self, mail: Mail) -> Batch | None:
@@ -389,124 +283,6 @@ class Batches:
         self._sweeps.go_on(noted)
         return bool(noted)
 
-    # --- the parts --------------------------------------------------------------------------------
-
-    def _refusal(self, transaction: Transaction, new: NewBatch) -> Md5lightError | None:
-        """Return the reason why a batch may not begin now, if any."""
-        row = transaction.one(COUNT_UNFINISHED)
-        if row and row["batches"] >= self._max_unfinished:
-            return QueueFull("Too many batches are unfinished.")
-        return self._limits.refusal(transaction, new.client, new.email)
-
-    def _read_result(self, batch_id: str) -> Result:
-        return self._database.read(partial(lines.read_result, batch_id=batch_id))
-
-    def _end(self, ended: Row) -> Batch | None:
-        """End a batch; None when another worker did, or when it was opened in the meantime.
-
-        Its result is read before, outside of the transaction: that may take a while.
-        """
-        result = self._read_result(ended["id"])
-        before = lines.from_json(ended["result"]).counts if ended["result"] else Counts()
-
-        def work(transaction: Transaction) -> Batch | None:
-            parameters: Row = {"result": lines.to_json(result), "touched_at": ended["touched_at"]}
-            row = transaction.one(END, id=ended["id"], **parameters)
-            if row is None:
-                return None
-            if row["email"]:
-                mail = {mail_id(ended["id"], row["ends"]): row["email"]}
-                outbox.add(transaction, "batch", mail)
-            totals.add(transaction, _events(row["status"], result.counts, before))
-            return _get(transaction, ended["id"])
-
-        return self._database.write(work)
-
-
-class Entries:
-    """Lines of a batch, to be iterated over as often as needed; each portion is a transaction."""
-
-    def __init__(
-        self,
-        database: Database,
-        batch_id: str,
-        after: int,
-        limit: int | None,
-        statuses: Collection[str],
-    ) -> None:
-        self._database = database
-        self._batch_id = batch_id
-        self._after = after
-        self._limit = limit
-        self._statuses = statuses
-
-    def __iter__(self) -> Iterator[Entry]:
-        return islice(chain.from_iterable(self._portions()), self._limit)
-
-    def _portions(self) -> Iterator[list[Entry]]:
-        after: int | None = self._after
-        limit = PORTION if self._limit is None else min(PORTION, self._limit)
-        while after is not None:
-            read = partial(
-                lines.read_portion,
-                batch_id=self._batch_id,
-                after=after,
-                limit=limit,
-                statuses=self._statuses,
-            )
-            entries, after = self._database.read(read)
-            yield entries
-
-
-def _batch(row: Row) -> Batch:
-    values = {field: row[field] for field in Batch._fields}
-    return Batch(**{**values, "digests": tuple(row["digests"].split())})
-
-
-def _get(transaction: Transaction, batch_id: str) -> Batch:
-    (row,) = transaction.all(GET, id=batch_id)
-    return _batch(row)
-
-
-def _taking(transaction: Transaction, batch_id: str) -> Row:
-    """Return the row of a batch whose list is being taken."""
-    row = transaction.one(TAKING, id=batch_id)
-    if row is None:
-        raise DatabaseUnavailable("The list took too long to be stored, and was removed.")
-    return row
-
-
-def _with_key(transaction: Transaction, asked: Row) -> Batch | None:
-    """Return the visible batch with the same key; Refused when it was made of another list."""
-    if asked["idempotency_key"] is None:
-        return None
-    key = {name: asked[name] for name in ("client", "idempotency_key")}
-    row = transaction.one(WITH_KEY, **key)
-    if row and row["fingerprint"] != asked["fingerprint"]:
-        message = "This Idempotency-Key came with another list or other options before."
-        raise Refused("idempotency_key_reused", message)
-    return _batch(row) if row else None
-
-
-def _key_locks(batch: Row) -> set[str]:
-    key = batch["idempotency_key"]
-    return set() if key is None else {f"batch {batch['client']} {key}"}
-
-
-def _kept_result(transaction: Transaction, batch_id: str) -> Result:
-    (row,) = transaction.all("select result from batches where id = :id", id=batch_id)
-    return lines.from_json(row["result"])
-
-
-def _to_end(transaction: Transaction) -> list[Row]:
-    return transaction.all(ENDED)
-
-
-def _events(status: str, counts: Counts, before: Counts) -> list[totals.Event]:
-    """Return the events of an end: its lines by result, but those that counted `before`."""
-    events = [totals.Event(f"batch {status}")]
-    for result in LINE_RESULTS:
-        new = getattr(counts, result) - getattr(before, result)
-        if new > 0:
-            events.append(totals.Event(f"line {result}", times=new))
-    return events
+    def _end(self, row: Row) -> Batch | None:
+        result = self._results.read(row["id"])
+        return self._database.write(partial(ends.end, ended=row, result=result))

@@ -1,0 +1,96 @@
+"""What has become of the lines of batches, in numbers and one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from functools import partial
+from itertools import chain, islice
+
+from md5light.batch import Batch, Result
+from md5light.lists.entry import Entry
+from md5light.queue import lines
+from md5light.queue.database import Database, Transaction
+from md5light.queue.sweeps import PORTION
+
+#: seconds for which a process believes the result of a running batch that it has read, at least
+FRESH_SECONDS = 1.0
+
+#: the part of a process's time that may go into reading one batch's results
+READING_SHARE = 1 / 10
+
+
+class Results:
+    """The results of one database's batches; those of running ones are believed for a while."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        #: results of running batches, each with the time until which it is believed
+        self._kept: dict[str, tuple[float, Result]] = {}
+
+    def of(self, batch: Batch) -> Result:
+        """Return the result of a batch: exact once it has ended, else seconds old.
+
+        The counts are those of one moment, so they always add up.
+        """
+        if batch.ended:
+            return self._database.read(partial(_of_ended, batch_id=batch.id))
+        began_at = time.monotonic()
+        until, result = self._kept.get(batch.id, (0.0, Result()))
+        if began_at >= until:
+            result = self.read(batch.id)
+            took = time.monotonic() - began_at
+            self._kept = {
+                batch_id: kept for batch_id, kept in self._kept.items() if kept[0] > began_at
+            }
+            until = began_at + took + max(FRESH_SECONDS, took / READING_SHARE)
+            self._kept[batch.id] = until, result
+        return result
+
+    def read(self, batch_id: str) -> Result:
+        """Read the result of a batch that runs."""
+        return self._database.read(partial(lines.read_result, batch_id=batch_id))
+
+    def forget(self, batch_id: str) -> None:
+        """Read the result of this batch again when it is asked for."""
+        self._kept.pop(batch_id, None)
+
+
+class Entries:
+    """Lines of a batch, to be iterated over as often as needed; each portion is a transaction."""
+
+    def __init__(
+        self,
+        database: Database,
+        batch_id: str,
+        after: int,
+        limit: int | None,
+        statuses: Collection[str],
+    ) -> None:
+        self._database = database
+        self._batch_id = batch_id
+        self._after = after
+        self._limit = limit
+        self._statuses = statuses
+
+    def __iter__(self) -> Iterator[Entry]:
+        return islice(chain.from_iterable(self._portions()), self._limit)
+
+    def _portions(self) -> Iterator[list[Entry]]:
+        after: int | None = self._after
+        limit = PORTION if self._limit is None else min(PORTION, self._limit)
+        while after is not None:
+            read = partial(
+                lines.read_portion,
+                batch_id=self._batch_id,
+                after=after,
+                limit=limit,
+                statuses=self._statuses,
+            )
+            entries, after = self._database.read(read)
+            yield entries
+
+
+def _of_ended(transaction: Transaction, batch_id: str) -> Result:
+    (row,) = transaction.all("select result from batches where id = :id", id=batch_id)
+    return lines.from_json(row["result"])
