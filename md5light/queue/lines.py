@@ -75,10 +75,13 @@ ENTRIES = f"""
     left join jobs on jobs.id = lines.job_id order by lines.position
 """
 
-ENTRIES_OF_STATUSES = f"""
-    select {COLUMNS} from {OF_BATCH} and lines.position > :after and {STATUS} in (%s)
+OF_STATUSES = f"""
+    select {COLUMNS} from {OF_BATCH}
+        and lines.position > :after and lines.position <= :until and {STATUS} in ({{statuses}})
     order by lines.position limit :limit
 """
+
+MORE = "select 1 as more from lines where batch_id = :batch_id and position > :until limit 1"
 
 REMOVE_JOBS = """
     delete from jobs where id in (select id from jobs where batch_id = :batch_id limit :rows)
@@ -149,17 +152,37 @@ def read_result(transaction: Transaction, batch_id: str) -> Result:
 
 
 def read_portion(
-    transaction: Transaction, batch_id: str, after: int, limit: int, statuses: Collection[str]
+    transaction: Transaction, batch_id: str, after: int, limit: int
 ) -> tuple[list[Entry], int | None]:
     """Read the next lines behind position `after`, in input order.
 
-    Returns those of `statuses`, all without any, and the position behind which there may be more.
+    Returns also the position behind which there may be more.
+    """
+    rows = transaction.all(ENTRIES, batch_id=batch_id, after=after, limit=limit)
+    return [_entry(row) for row in rows], rows[-1]["position"] if len(rows) == limit else None
+
+
+def search(
+    transaction: Transaction,
+    batch_id: str,
+    after: int,
+    *,
+    window: int,
+    limit: int,
+    statuses: Collection[str],
+) -> tuple[list[Entry], int | None]:
+    """Find the first `limit` lines of `statuses` among the next `window` behind position `after`.
+
+    Returns also the position behind which there may be more.
     """
     asked: Row = {f"status{number}": status for number, status in enumerate(statuses)}
-    names = ", ".join(f":{name}" for name in asked)
-    statement = ENTRIES_OF_STATUSES % names if asked else ENTRIES
-    rows = transaction.all(statement, batch_id=batch_id, after=after, limit=limit, **asked)
-    return [_entry(row) for row in rows], rows[-1]["position"] if len(rows) == limit else None
+    statement = OF_STATUSES.format(statuses=", ".join(f":{name}" for name in asked))
+    until = after + window
+    part: Row = {"batch_id": batch_id, "until": until}
+    rows = transaction.all(statement, **part, after=after, limit=limit, **asked)
+    if len(rows) == limit:
+        return [_entry(row) for row in rows], rows[-1]["position"]
+    return [_entry(row) for row in rows], until if transaction.one(MORE, **part) else None
 
 
 def remove(transaction: Transaction, batch_id: str, rows: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import chain, islice
 
@@ -18,6 +18,9 @@ FRESH_SECONDS = 1.0
 
 #: the part of a process's time that may go into reading one batch's results
 READING_SHARE = 1 / 10
+
+#: lines that a search for those of some statuses looks at in one transaction, at most
+MAX_WINDOW = 50_000
 
 
 class Results:
@@ -77,18 +80,20 @@ class Entries:
         return islice(chain.from_iterable(self._portions()), self._limit)
 
     def _portions(self) -> Iterator[list[Entry]]:
-        after: int | None = self._after
         limit = PORTION if self._limit is None else min(PORTION, self._limit)
+        after: int | None = self._after
+        window = PORTION
         while after is not None:
-            read = partial(
-                lines.read_portion,
-                batch_id=self._batch_id,
-                after=after,
-                limit=limit,
-                statuses=self._statuses,
-            )
+            read = partial(self._reading(window), batch_id=self._batch_id, after=after, limit=limit)
             entries, after = self._database.read(read)
             yield entries
+            window = min(4 * window, MAX_WINDOW)
+
+    def _reading(self, window: int) -> Callable[..., tuple[list[Entry], int | None]]:
+        """Return what reads a portion: where statuses are asked for, a search in a `window`."""
+        if not self._statuses:
+            return lines.read_portion
+        return partial(lines.search, window=window, statuses=self._statuses)
 
 
 def _of_ended(transaction: Transaction, batch_id: str) -> Result:
