@@ -49,7 +49,7 @@ def open_database(
 def listen(location: str) -> Listener:
     """Return the listener by which idle workers wait for new jobs."""
     if location.startswith(POSTGRESQL):
-        from md5light.queue.postgresql import NotifyListener
+        from md5light.queue.listener import NotifyListener
 
         return NotifyListener(location)
     return bell.BellListener(Path(location))

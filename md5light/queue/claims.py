@@ -111,28 +111,42 @@ class Claims:
         """
         claimed = Claimed([], [], [])
         for _ in range(LOOKS):
-            if len(claimed.jobs) == count:
-                break
-            due = self._leases.due(transaction, count - len(claimed.jobs))
-            if not due:
-                break
-            locked = self._hosts.lock(transaction, {row["host"] for row in due}, wait=wait)
-            due = [row for row in due if row["host"] in locked]
-            lost = [row for row in due if _is_lost(row)]
-            tryable = [row for row in due if row not in lost]
-            may_run, full = self._hosts.choose(transaction, tryable, known)
+            due = self._lock_due(transaction, count - len(claimed.jobs), wait=wait)
+            if not due or not self._take_some(transaction, due, worker, known, claimed):
+                return claimed
             known = {}
-            claimed.jobs.extend(self._take(transaction, may_run, worker))
-            if lost:
-                jobs, events = self._end_lost(transaction, lost)
-                claimed.lost.extend(jobs)
-                claimed.events.extend(events)
-            self._hosts.set_aside(transaction, full)
-            if not lost and not full:  # no more are due, or others hold the locks of their hosts
-                break
-        else:
-            return claimed._replace(more=True)
-        return claimed
+        return claimed._replace(more=True)
+
+    def _lock_due(self, transaction: Transaction, limit: int, *, wait: bool) -> list[Row]:
+        """Return up to `limit` due jobs whose hosts are locked now."""
+        due = self._leases.due(transaction, limit) if limit else []
+        if not due:
+            return []
+        locked = self._hosts.lock(transaction, {row["host"] for row in due}, wait=wait)
+        return [row for row in due if row["host"] in locked]
+
+    def _take_some(
+        self,
+        transaction: Transaction,
+        due: list[Row],
+        worker: str,
+        known: Standings,
+        claimed: Claimed,
+    ) -> bool:
+        """Add to `claimed` those of the due jobs that may run, and end those that are lost.
+
+        True when others may have come due in place of those that do not run.
+        """
+        lost = [row for row in due if _is_lost(row)]
+        tryable = [row for row in due if not _is_lost(row)]
+        may_run, full = self._hosts.choose(transaction, tryable, known)
+        claimed.jobs.extend(self._take(transaction, may_run, worker))
+        if lost:
+            jobs, events = self._end_lost(transaction, lost)
+            claimed.lost.extend(jobs)
+            claimed.events.extend(events)
+        self._hosts.set_aside(transaction, full)
+        return bool(lost or full)
 
     def _take(self, transaction: Transaction, due: list[Row], worker: str) -> list[Job]:
         return [Job(**row) for row in self._leases.claim(transaction, due, worker)]

@@ -110,20 +110,14 @@ def store(
     rows = []
     for line in lines:
         job = None
-        if line.url is not None:
-            key = blake2b(line.url.encode(), digest_size=16).digest()
-            place = places.get(key) or new.setdefault(key, line.position)
+        if place := _place(line, places, new):
             job = job_id(batch["id"], place)
             if place == line.position:
                 jobs[job] = _job(batch, line, job, max_attempts)
             if line.expected:
                 expected.setdefault(job, set()).update(line.expected)
         rows.append(_row(batch["id"], line, job))
-    for job in expected.keys() & jobs.keys():
-        jobs[job]["digests"] = _united(batch["digests"], expected.pop(job))
-    transaction.insert("jobs", list(jobs.values()))
-    for job, algorithms in expected.items():
-        _add_digests(transaction, job, algorithms)
+    _store_jobs(transaction, batch, jobs, expected)
     transaction.insert("lines", rows)
     return new
 
@@ -205,6 +199,25 @@ def from_json(text: str) -> Result:
         bytes_,
         tuple(ErrorCount(code, count, tuple(lines)) for code, count, lines in errors),
     )
+
+
+def _place(line: NewLine, places: Mapping[bytes, int], new: dict[bytes, int]) -> int | None:
+    """Return the place of a line's job, that of the first line with its URL; None without a URL."""
+    if line.url is None:
+        return None
+    key = blake2b(line.url.encode(), digest_size=16).digest()
+    return places.get(key) or new.setdefault(key, line.position)
+
+
+def _store_jobs(
+    transaction: Transaction, batch: Row, jobs: dict[str, Row], expected: dict[str, set[str]]
+) -> None:
+    """Store new jobs, and let these and earlier ones compute what their lines expect."""
+    for job in expected.keys() & jobs.keys():
+        jobs[job]["digests"] = _united(batch["digests"], expected.pop(job))
+    transaction.insert("jobs", list(jobs.values()))
+    for job, algorithms in expected.items():
+        _add_digests(transaction, job, algorithms)
 
 
 def _job(batch: Row, line: NewLine, id: str, max_attempts: int) -> Row:

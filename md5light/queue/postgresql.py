@@ -9,61 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-import os
 import re
-import select
-import socket
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row
 
 from md5light.config import database_url
-from md5light.deadlines import Deadlines
 from md5light.errors import DatabaseError, DatabaseUnavailable, NotDone, OldSchema
 from md5light.queue.commits import Collision, SharedCommits
-from md5light.queue.database import Listener, Row, Transaction
+from md5light.queue.connections import Connection, Connections, Turns, connect
+from md5light.queue.database import Row, Transaction
+from md5light.queue.listener import CHANNEL
 
 T = TypeVar("T")
-Connection = psycopg.Connection[Row]
 
 #: the most connections of one process; one of them writes, and threads take turns
 CONNECTIONS = 4
-
-#: how soon we notice that a server or network is gone (libpq, "Parameter Key Words"): seconds, the
-#: last in milliseconds
-CLIENT_TIMEOUTS = (
-    "connect_timeout=5 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 "
-    "tcp_user_timeout=10000"
-)
-
-#: those by which the server notices that we are gone, too, by its name for each: after half a
-#: message none of LIMITS counts, and our locks would last for hours
-SERVER_TIMEOUTS = {
-    "tcp_keepalives_idle": "keepalives_idle",
-    "tcp_keepalives_interval": "keepalives_interval",
-    "tcp_keepalives_count": "keepalives_count",
-    "tcp_user_timeout": "tcp_user_timeout",
-}
-
-#: a transaction that takes longer is cut off: nothing else tells of packets lost behind a proxy
-ANSWER_SECONDS = 10.0
-
-#: after a connection attempt without any answer, others fail at once for so long, or they'd pile up
-UNREACHABLE_SECONDS = 1.0
-
-#: age at which a connection is replaced: its plans were made for the table as it was, and the
-#: server's name may have come to mean another one
-CONNECTION_SECONDS = 60.0
 
 #: how long a transaction waits for a lock and for any statement, and how long the server keeps the
 #: locks of a silent client
@@ -72,9 +36,6 @@ LIMITS = {
     "statement_timeout": "8s",
     "idle_in_transaction_session_timeout": "10s",
 }
-
-#: runs after which a statement is prepared
-PREPARE_THRESHOLD = 5
 
 #: errors after which PostgreSQL has given up the transaction for the sake of another one
 COLLISIONS = (errors.DeadlockDetected, errors.SerializationFailure)
@@ -86,11 +47,6 @@ UNUSABLE = (
     errors.UndefinedColumn,
     errors.InvalidSchemaName,
 )
-
-CHANNEL = "md5light_jobs"
-
-#: seconds that workers only poll after the listening connection broke
-RELISTEN_SECONDS = 5.0
 
 #: name of the lock of transactions that migrate
 MIGRATION = "schema"
@@ -194,21 +150,17 @@ class PostgreSQL(SharedCommits):
         limits = {"synchronous_commit": "on" if durable else "off", **LIMITS}
         settings = "; ".join(f"set local {name} = '{value}'" for name, value in limits.items())
         self._begin = f"begin; {settings}; select {NOW}"
-        self._deadlines = Deadlines(ANSWER_SECONDS)
-        #: connections that nobody uses, with the time of their end
-        self._idle: deque[tuple[Connection, float]] = deque()
-        self._readers = _Turns(CONNECTIONS - 1)
-        self._unreachable_until = 0.0
+        self._connections = Connections(self._location)
+        self._readers = Turns(CONNECTIONS - 1)
         self._open(migrate)
 
     def close(self) -> None:
-        self._close_idle()
-        self._deadlines.close()
+        self._connections.close()
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         with self._reporting(), self._readers:
             for last in (False, True):
-                with self._connection(fresh=last) as connection:
+                with self._connections.lend(fresh=last) as connection:
                     now = self._clock and self._clock()
                     try:
                         return work(PostgreSQLTransaction(connection, now))
@@ -223,13 +175,13 @@ class PostgreSQL(SharedCommits):
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[PostgreSQLTransaction]:
         with self._reporting(), contextlib.ExitStack() as stack:
-            connection = stack.enter_context(self._connection())
+            connection = stack.enter_context(self._connections.lend())
             try:
                 now = self._start(connection)
             except psycopg.OperationalError:
                 if not connection.closed:
                     raise
-                connection = stack.enter_context(self._connection(fresh=True))
+                connection = stack.enter_context(self._connections.lend(fresh=True))
                 now = self._start(connection)
             try:
                 yield PostgreSQLTransaction(connection, now)
@@ -255,51 +207,6 @@ class PostgreSQL(SharedCommits):
                 self.read(lambda notifying: notifying.all(sql, channel=CHANNEL))
 
     @contextlib.contextmanager
-    def _connection(self, *, fresh: bool = False) -> Iterator[Connection]:
-        """Lend a connection until its deadline, after a failure a fresh one.
-
-        It is kept only when it is open and outside of any transaction.
-        """
-        if fresh:
-            self._close_idle()
-        try:
-            connection, until = self._idle.pop()
-        except IndexError:
-            connection, until = self._connect(), time.monotonic() + CONNECTION_SECONDS
-        with _cut(connection, self._deadlines):
-            try:
-                yield connection
-            finally:
-                idle = connection.info.transaction_status == TransactionStatus.IDLE
-                if idle and time.monotonic() < until:
-                    self._idle.append((connection, until))
-                else:
-                    connection.close()
-
-    def _connect(self) -> Connection:
-        if time.monotonic() < self._unreachable_until:
-            raise psycopg.OperationalError("nobody answered a moment ago")
-        try:
-            connection = _connect(self._location)
-        except errors.ConnectionTimeout:
-            self._unreachable_until = time.monotonic() + UNREACHABLE_SECONDS
-            raise
-        try:
-            with _cut(connection, self._deadlines):
-                if not _is_pooled(connection):
-                    connection.prepare_threshold = PREPARE_THRESHOLD
-                    _set_server_timeouts(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _close_idle(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop()[0].close()
-
-    @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         """Raise DatabaseUnavailable for an unusable database; mistakes of ours stay as they are."""
         try:
@@ -317,7 +224,7 @@ class PostgreSQL(SharedCommits):
         try:
             with (
                 self._reporting(),
-                _connect(self._location) as connection,
+                connect(self._location) as connection,
                 connection.transaction(),
             ):
                 self._prepare(PostgreSQLTransaction(connection), migrate)
@@ -382,123 +289,6 @@ def _remedy(error: psycopg.Error, about: Row) -> str:
     if refused.startswith("permission denied for schema"):
         return _no_right(about)
     return f"{refused}; REASSIGN OWNED BY … TO {about['role']}"
-
-
-class _Turns:
-    """Lets `count` threads at a time into its block, in the order they came.
-
-    A semaphore would let a thread in again before those that wait: threads that read all the time
-    would keep the others out.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._changing = threading.Lock()
-        self._free = count
-        self._waiting: deque[threading.Lock] = deque()
-
-    def __enter__(self) -> None:
-        turn = threading.Lock()
-        with self._changing:
-            if self._free:
-                self._free -= 1
-                return
-            turn.acquire()
-            self._waiting.append(turn)
-        turn.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        with self._changing:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._free += 1
-
-
-class NotifyListener(Listener):
-    """Waits for NOTIFY, each process on a connection of its own, made when it first waits."""
-
-    def __init__(self, location: str) -> None:
-        self._location = location
-        self._deadlines = Deadlines(ANSWER_SECONDS)
-        self._connection: Connection | None = None
-        self._listen_at = 0.0
-
-    def wait(self, timeout: float, stop: int) -> None:
-        poll = select.poll()
-        poll.register(stop, select.POLLIN)
-        try:
-            connection = self._listening()
-            if connection:
-                poll.register(connection.fileno(), select.POLLIN)
-            poll.poll(timeout * 1000)
-            if connection:
-                for _ in connection.notifies(timeout=0):
-                    pass
-        except psycopg.Error:
-            self._listen_at = time.monotonic() + RELISTEN_SECONDS
-            self.close()
-
-    def close(self) -> None:
-        if self._connection:
-            self._connection.close()
-            self._connection = None
-
-    def _listening(self) -> Connection | None:
-        """Return the connection that listens; None while there is none, behind a pooler always."""
-        if self._connection is None and time.monotonic() >= self._listen_at:
-            self._connection = _connect(self._location)
-            with _cut(self._connection, self._deadlines):
-                if _is_pooled(self._connection):
-                    self._listen_at = math.inf
-                    self.close()
-                else:
-                    self._connection.execute(f"listen {CHANNEL}")
-        return self._connection
-
-
-def _connect(location: str) -> Connection:
-    """Connect with the timeouts above, unless the location says otherwise."""
-    parameters = {
-        **conninfo_to_dict(CLIENT_TIMEOUTS),
-        "application_name": "md5light",
-        **conninfo_to_dict(location),
-        "client_encoding": "UTF8",
-    }
-    return psycopg.connect(
-        make_conninfo("", **parameters),
-        autocommit=True,
-        prepare_threshold=None,
-        row_factory=dict_row,
-    )
-
-
-def _is_pooled(connection: Connection) -> bool:
-    """Tell whether a pooler stands between: it names another process than the session's."""
-    (row,) = connection.execute("select pg_backend_pid() as process").fetchall()
-    return bool(row["process"] != connection.info.backend_pid)
-
-
-def _set_server_timeouts(connection: Connection) -> None:
-    """Let the server wait for us as long as we wait for it, at most."""
-    ours = connection.info.get_parameters()
-    settings = (f"set {name} = {int(ours[our])}" for name, our in SERVER_TIMEOUTS.items())
-    connection.execute("; ".join(settings))
-
-
-@contextlib.contextmanager
-def _cut(connection: Connection, deadlines: Deadlines) -> Iterator[None]:
-    """Shut the connection's socket down when the block takes too long, which ends its waits."""
-    # A descriptor of its own: that of the connection may be closed and used again for another one.
-    with (
-        socket.socket(fileno=os.dup(connection.fileno())) as twin,
-        deadlines.watch(lambda: _shut(twin)),
-    ):
-        yield
-
-
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,187 @@
+"""Connections to a PostgreSQL server: lent for a while, cut off when they take too long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+
+from md5light.deadlines import Deadlines
+from md5light.queue.database import Row
+
+Connection = psycopg.Connection[Row]
+
+#: how soon we notice that a server or network is gone (libpq, "Parameter Key Words"): seconds, the
+#: last in milliseconds
+CLIENT_TIMEOUTS = (
+    "connect_timeout=5 keepalives_idle=5 keepalives_interval=2 keepalives_count=3 "
+    "tcp_user_timeout=10000"
+)
+
+#: those by which the server notices that we are gone, too, by its name for each: after half a
+#: message none of LIMITS counts, and our locks would last for hours
+SERVER_TIMEOUTS = {
+    "tcp_keepalives_idle": "keepalives_idle",
+    "tcp_keepalives_interval": "keepalives_interval",
+    "tcp_keepalives_count": "keepalives_count",
+    "tcp_user_timeout": "tcp_user_timeout",
+}
+
+#: a transaction that takes longer is cut off: nothing else tells of packets lost behind a proxy
+ANSWER_SECONDS = 10.0
+
+#: after a connection attempt without any answer, others fail at once for so long, or they'd pile up
+UNREACHABLE_SECONDS = 1.0
+
+#: age at which a connection is replaced: its plans were made for the table as it was, and the
+#: server's name may have come to mean another one
+CONNECTION_SECONDS = 60.0
+
+#: runs after which a statement is prepared
+PREPARE_THRESHOLD = 5
+
+
+class Connections:
+    """The connections of one process to one server; threads share it."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._deadlines = Deadlines(ANSWER_SECONDS)
+        #: connections that nobody uses, with the time of their end
+        self._idle: deque[tuple[Connection, float]] = deque()
+        self._unreachable_until = 0.0
+
+    def close(self) -> None:
+        """Close the idle connections; no thread may be using another one."""
+        self._close_idle()
+        self._deadlines.close()
+
+    @contextlib.contextmanager
+    def lend(self, *, fresh: bool = False) -> Iterator[Connection]:
+        """Lend a connection until its deadline, after a failure a fresh one.
+
+        It is kept only when it is open and outside of any transaction.
+        """
+        if fresh:
+            self._close_idle()
+        try:
+            connection, until = self._idle.pop()
+        except IndexError:
+            connection, until = self._connect(), time.monotonic() + CONNECTION_SECONDS
+        with cut(connection, self._deadlines):
+            try:
+                yield connection
+            finally:
+                idle = connection.info.transaction_status == TransactionStatus.IDLE
+                if idle and time.monotonic() < until:
+                    self._idle.append((connection, until))
+                else:
+                    connection.close()
+
+    def _connect(self) -> Connection:
+        if time.monotonic() < self._unreachable_until:
+            raise psycopg.OperationalError("nobody answered a moment ago")
+        try:
+            connection = connect(self._location)
+        except errors.ConnectionTimeout:
+            self._unreachable_until = time.monotonic() + UNREACHABLE_SECONDS
+            raise
+        try:
+            with cut(connection, self._deadlines):
+                if not is_pooled(connection):
+                    connection.prepare_threshold = PREPARE_THRESHOLD
+                    _set_server_timeouts(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
+
+
+class Turns:
+    """Lets `count` threads at a time into its block, in the order they came.
+
+    A semaphore would let a thread in again before those that wait: threads that read all the time
+    would keep the others out.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._changing = threading.Lock()
+        self._free = count
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        turn = threading.Lock()
+        with self._changing:
+            if self._free:
+                self._free -= 1
+                return
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        with self._changing:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1
+
+
+def connect(location: str) -> Connection:
+    """Connect with the timeouts above, unless the location says otherwise."""
+    parameters = {
+        **conninfo_to_dict(CLIENT_TIMEOUTS),
+        "application_name": "md5light",
+        **conninfo_to_dict(location),
+        "client_encoding": "UTF8",
+    }
+    return psycopg.connect(
+        make_conninfo("", **parameters),
+        autocommit=True,
+        prepare_threshold=None,
+        row_factory=dict_row,
+    )
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Tell whether a pooler stands between: it names another process than the session's."""
+    (row,) = connection.execute("select pg_backend_pid() as process").fetchall()
+    return bool(row["process"] != connection.info.backend_pid)
+
+
+def _set_server_timeouts(connection: Connection) -> None:
+    """Let the server wait for us as long as we wait for it, at most."""
+    ours = connection.info.get_parameters()
+    settings = (f"set {name} = {int(ours[our])}" for name, our in SERVER_TIMEOUTS.items())
+    connection.execute("; ".join(settings))
+
+
+@contextlib.contextmanager
+def cut(connection: Connection, deadlines: Deadlines) -> Iterator[None]:
+    """Shut the connection's socket down when the block takes too long, which ends its waits."""
+    # A descriptor of its own: that of the connection may be closed and used again for another one.
+    with (
+        socket.socket(fileno=os.dup(connection.fileno())) as twin,
+        deadlines.watch(lambda: _shut(twin)),
+    ):
+        yield
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
