@@ -447,19 +447,20 @@ def test_a_connection_that_should_not_be_is_not_used_again(
 def test_bytes_that_come_late_are_not_taken_for_the_next_answer(
     origin: Origin, fetch: Fetch
 ) -> None:
-    sent = threading.Event()
+    kept, sent = origin.gate(), threading.Event()
 
     def script(peer: Peer) -> bool:
         peer.send(head("Content-Length: 5") + b"hello")
         if peer.number == 1:
-            time.sleep(0.05)
+            kept.wait()
             peer.send(head("Content-Length: 4") + b"evil")
             sent.set()
         return True
 
     url = origin.serve("/file", script)
     assert fetch(url).md5 == md5(b"hello")
-    sent.wait(5)
+    kept.set()
+    assert sent.wait(5)
     assert fetch(url).md5 == md5(b"hello")
     assert origin.connections == 2
 
