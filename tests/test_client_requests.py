@@ -19,8 +19,19 @@ from md5light.client.service import Service
 from md5light.errors import Md5lightError
 from md5light.exits import code_of
 from md5light.lists.entry import Entry
-from tests.client import ACCEPTED, BATCH, as_json, batch, error, in_turn, ndjson, run, serve
-from tests.origin import Origin, Peer, Raw, reply
+from tests.client import (
+    ACCEPTED,
+    BATCH,
+    as_json,
+    as_manifest,
+    batch,
+    error,
+    in_turn,
+    ndjson,
+    run,
+    serve,
+)
+from tests.origin import Origin, Peer, Raw, Script, reply
 
 URL = "https://files.example.org/a"
 PAGE = reply(b"<html>Welcome</html>", "200 OK", "Content-Type: text/html")
@@ -111,6 +122,27 @@ def test_a_path_of_the_server_comes_before_all_others(origin: Origin, tmp_path: 
     origin.serve("/md5/batches", Recorder())
     done = run("submit", URL, "--server", origin.url("/md5/"), server="", cwd=tmp_path)
     assert done.stdout == f"{BATCH}\n"
+
+
+@pytest.mark.slow
+def test_a_submission_asks_no_more_than_it_needs_over_one_connection(
+    origin: Origin, tmp_path: Path
+) -> None:
+    turns: list[int] = []
+
+    def noting(answer: Script) -> Script:
+        def script(peer: Peer) -> object:
+            turns.append(peer.turn)
+            return answer(peer)
+
+        return script
+
+    states = in_turn(batch("running", waiting=1), batch(hashed=1))
+    origin.serve("/batches", noting(in_turn(as_json(ACCEPTED, "202 Accepted"))))
+    origin.serve(f"/batches/{BATCH}", noting(states))
+    origin.serve(f"/batches/{BATCH}/manifest", noting(as_manifest(b"the manifest")))
+    done = run("submit", URL, "--wait", server=origin.url(), cwd=tmp_path)
+    assert (done.stdout, turns) == ("the manifest", [1, 2, 3, 4])
 
 
 # --- a server that is away, or busy ---------------------------------------------------------------
