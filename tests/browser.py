@@ -42,7 +42,10 @@ EXPECTED_COMPLAINTS = re.compile(
     r"Failed to load resource: (the server responded with a status of 4|net::ERR_INTERNET_DISC)"
 )
 
-VIEWPORT: ViewportSize = {"width": 1000, "height": 720}
+#: pixels
+WIDE, NARROW = 1000, 320
+
+VIEWPORT: ViewportSize = {"width": WIDE, "height": 720}
 
 #: Animations that never end would keep a core busy.
 SCREEN: dict[str, Any] = {
@@ -208,16 +211,18 @@ def check_width(page: Page) -> None:
 
 
 def check_screens(page: Page) -> None:
-    """Check the looks of a page on each kind of screen, in light and in dark.
+    """Check the looks of a page on a wide and a narrow screen."""
+    for width in (WIDE, NARROW):
+        check_screen(page, width)
 
-    In the dark only colours differ, so only they are looked at.
-    """
-    for width in (1000, 320):
-        page.set_viewport_size({"width": width, "height": 720})
-        page.emulate_media(color_scheme="light")
-        check_looks(page)
-        page.emulate_media(color_scheme="dark")
-        check_rules(page, runOnly=["color-contrast"])
+
+def check_screen(page: Page, width: int) -> None:
+    """Check the looks in light and in dark, where only colours differ."""
+    page.set_viewport_size({"width": width, "height": 720})
+    page.emulate_media(color_scheme="light")
+    check_looks(page)
+    page.emulate_media(color_scheme="dark")
+    check_rules(page, runOnly=["color-contrast"])
 
 
 def listing(address: str, *paths: str) -> Any:

@@ -313,8 +313,9 @@ def test_the_link_to_share_leads_to_the_batch(
 
 
 def test_a_batch_that_is_not_there_is_told(open_page: Open, service: Service) -> None:
+    page = open_page()
     for path in ("/batches/0e4fac17-f367-4807-8c28-8a059a2f82ac", "/batches/nothing"):
-        page = open_page(path)
+        page.goto(service.url + path)
         expect(page.get_by_role("heading")).to_contain_text("There is no list at this address.")
         answer = requests.get(service.url + path, timeout=10)
         assert (answer.status_code, answer.json()) == (404, {"status": "not found"})

@@ -13,7 +13,17 @@ from playwright.sync_api import Browser, Page, expect
 from md5light.queue import open_database
 from md5light.web.tokens import digest
 from tests.application import application
-from tests.browser import Open, check_looks, check_screens, check_width, listing, opening
+from tests.browser import (
+    NARROW,
+    WIDE,
+    Open,
+    check_looks,
+    check_screen,
+    check_screens,
+    check_width,
+    listing,
+    opening,
+)
 from tests.screenshot import take_screenshots
 from tests.service import Service
 from tests.states import (
@@ -107,15 +117,12 @@ def batches(states: States) -> dict[str, str]:
 
 
 def check_languages(page: Page) -> None:
-    """Check a page in English as it is, and loaded again in Russian."""
-    check_screens(page)
+    """Check a page in English on a wide screen, and in Russian, with its long words, on a phone."""
+    check_screen(page, WIDE)
     page.set_extra_http_headers({"Accept-Language": "ru"})
-    page.emulate_media(color_scheme="light")
     page.reload()
     expect(page.locator("html")).to_have_attribute("lang", "ru")
-    for width in (320, 1000):
-        page.set_viewport_size({"width": width, "height": 720})
-        check_width(page)
+    check_screen(page, NARROW)
 
 
 @pytest.mark.parametrize("state", JOBS)
@@ -143,10 +150,13 @@ def test_other_pages_leave_nobody_out(open_page: Open, path: str) -> None:
 def test_a_page_of_lines_leaves_nobody_out(
     open_page: Open, states: States, batches: dict[str, str]
 ) -> None:
-    check_screens(open_page(f"{batches['done']}?status=failed"))
-    check_screens(open_page(f"{batches['done']}?status=canceled"))  # there is none
+    page = open_page(f"{batches['done']}?status=failed")
+    check_screens(page)
+    page.goto(page.url.replace("failed", "canceled"))  # there is none
+    expect(page.locator(".none")).to_be_visible()
+    check_screens(page)
     long = states.batch([(line(number), QUEUED) for number in range(1, 202)])
-    page = open_page(f"{long}?after=200")
+    page.goto(f"{page.url.partition('/batches')[0]}{long}?after=200")
     expect(page.locator(".pages a")).to_have_text(["First lines"])
     check_width(page)
 
@@ -155,9 +165,10 @@ def test_the_list_of_a_browser_leaves_nobody_out(
     open_page: Open, service: Service, jobs: dict[str, str], batches: dict[str, str]
 ) -> None:
     paths = [*jobs.values(), *batches.values()]
-    page = open_page(storage_state=listing(service.url, *paths))
+    page = open_page(storage_state=listing(service.url, *paths), permissions=["notifications"])
     expect(page.locator(".card")).to_have_count(len(paths))
     expect(page.locator("#jobs li:empty")).to_have_count(0)
+    page.get_by_label("Notify me when it is done").check()
     check_screens(page)
     page.set_extra_http_headers({"Accept-Language": "ru"})
     page.reload()
@@ -206,8 +217,10 @@ def test_a_service_without_a_worker_leaves_nobody_out(browser: Browser, tmp_path
     ):
         job = states.job(**RUNNING)
         app.health.look()
+        page = open_page()
         for shown in ("/", job):
-            page = open_page(shown)
+            page.set_extra_http_headers({"Accept-Language": "en"})
+            page.goto(app.url + shown)
             expect(page.locator("main")).to_contain_text("No worker is running")
             check_languages(page)
 
