@@ -94,8 +94,8 @@ class PostgreSQLTransaction(Transaction):
 
     def run_many(self, sql: str, rows: list[Row]) -> list[int]:
         """Run a statement for each row in one round trip (libpq's pipeline mode)."""
-        if not rows:
-            return []
+        if len(rows) <= 1:  # a pipeline costs more than it saves
+            return [self.run(sql, **row) for row in rows]
         named = [{**row, "now": self._now} for row in rows]
         self._cursor.executemany(_translated(sql, self._now is not None), named, returning=True)
         counts = [self._cursor.rowcount]
