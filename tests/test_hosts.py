@@ -561,12 +561,11 @@ def test_a_window_of_requests_is_kept_by_pools_that_are_killed(tmp_path: Path) -
         ids = [service.submit(server.url(f"/{number}")) for number in range(80)]
         service.start_pool()
         killed = service.start_pool()
-        wait_until(lambda: server.seen.refusals > 0)
-        killed.kill()
-        service.start_pool()
         resting = wait_until(
             lambda: next((job for job in map(service.job, ids[-3:]) if job["error"]), None)
         )
+        killed.kill()
+        service.start_pool()
         assert resting is not None
         assert "the host asked for rest until" in resting["error"]["message"]
         assert resting["next_attempt_at"]

@@ -97,10 +97,7 @@ WITHOUT_PSYCOPG = (
 
 @pytest.fixture
 def location(postgresql: PostgreSQLServer) -> Iterator[str]:
-    name = f"test{uuid.uuid4().hex}"
-    with postgresql.database(name) as location:
-        with psycopg.connect(location, autocommit=True) as connection:
-            connection.execute(f"alter database {name} set deadlock_timeout = '50ms'")
+    with postgresql.database(f"test{uuid.uuid4().hex}") as location:
         yield location
 
 
@@ -419,6 +416,7 @@ def test_a_deadlock_is_run_again(location: str) -> None:
 
         def work(transaction: Transaction) -> None:
             tries.append(1)
+            transaction.run("set local deadlock_timeout = '50ms'")
             transaction.lock([first])
             if len(tries) == 1:
                 meeting.wait()
