@@ -12,7 +12,7 @@ from md5light.queue import bell
 from md5light.queue.database import Database, Listener
 from md5light.queue.sqlite import SQLite
 
-#: a location that begins so is not a file
+#: the prefix of a location that is not a file
 POSTGRESQL = PREFIX
 
 

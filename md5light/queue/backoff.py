@@ -1,18 +1,18 @@
-"""The back-off: how long to wait before another attempt."""
+"""The back-off between two attempts."""
 
 from __future__ import annotations
 
 import random
 
-#: no wait is longer
+#: the longest back-off
 LONGEST_SECONDS = 3600.0
 
 
 def backoff_seconds(attempts: int, first_seconds: float, at_least: float = 0.0) -> float:
     """Return the seconds between attempt number `attempts` and the next one.
 
-    They double from `first_seconds` to an hour, spread by a quarter each way, so that attempts that
-    failed together do not come back together. `at_least` is the time that the other side asked for.
+    They double from `first_seconds` up to an hour. Jitter of a quarter either way spreads attempts
+    that failed together. `at_least` is the time that the other side asked for.
     """
     doubled = first_seconds * 2.0 ** min(attempts - 1, 30)
     jitter = random.uniform(0.75, 1.25)  # noqa: S311 - not a secret

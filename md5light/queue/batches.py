@@ -1,10 +1,10 @@
-"""Batches: lists of many lines, from the first line stored to the one end that owes a mail.
+"""Batches: lists of many lines, from the first stored line to the end and its mail.
 
-The way of a batch: `begin` makes it, `add` stores its lines portion by portion, `publish` makes it
-visible and its jobs due. From then on its jobs are jobs like others. `end_due` asks whether one of
-them is unfinished, and ends the batch when there is none. What touches many rows (making jobs due,
-cancel, retry, removal) is a sweep: it is noted with the batch, and done in portions. The states
-of a batch are drawn in the schema.
+The way of a batch: `begin` creates it, `add` stores its lines in portions, `publish` makes it
+visible and its jobs due. From then on its jobs are like all others. `end_due` asks whether any of
+them is unfinished, and ends the batch if none is. A change of many rows (making jobs due, cancel,
+retry, removal) is a sweep: the batch records it, and it is done in portions. The states of a batch
+are drawn in the schema.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from md5light.queue.results import Entries, Results
 from md5light.queue.sweeps import Sweeps
 from md5light.queue.visible import BATCHES, GET, VISIBLE, batch_of
 
-#: seconds that a cancel takes at most before workers go on with it: then most have ended
+#: the most seconds that a cancel takes before workers continue it: most are complete by then
 CANCEL_SECONDS = 10.0
 
 NEWEST = f"{BATCHES} order by created_at desc, id limit :limit"
@@ -95,7 +95,7 @@ class Batches:
     # --- taking a list ----------------------------------------------------------------------------
 
     def begin(self, new: NewBatch) -> str:
-        """Make a batch that nobody sees before `publish`, and return its id.
+        """Create a batch, which is invisible until `publish`, and return its id.
 
         Raises QueueFull or TooMany, and then nothing is stored.
         """
@@ -115,8 +115,8 @@ class Batches:
     def add(self, batch_id: str, added: Sequence[NewLine]) -> None:
         """Store up to PORTION lines of a batch that was begun.
 
-        Raises TooMany, or DatabaseUnavailable when the list was silent for so long that it was
-        taken for one whose server died.
+        Raises TooMany, or DatabaseUnavailable if nothing was added for so long that the batch was
+        discarded as one whose server had died.
         """
         places = self._places.get(batch_id, {})
         store = partial(
@@ -132,8 +132,8 @@ class Batches:
     def publish(self, batch_id: str) -> Batch:
         """Make the batch visible and its jobs due.
 
-        Where another list with the same Idempotency-Key came first, this one is discarded and the
-        first one is returned; raises Refused when that was another list.
+        If a list with the same Idempotency-Key was published first, this one is discarded and the
+        first one is returned; raises Refused if the two lists differ.
         """
         published = self._database.write(
             partial(intake.publish, batch_id=batch_id, sweeps=self._sweeps)
@@ -149,7 +149,7 @@ class Batches:
         self._sweeps.go_on([batch_id])
 
     def repeat_of(self, client: str, key: str, fingerprint: str) -> Batch | None:
-        """Return the first batch with this Idempotency-Key; Refused when it was another list."""
+        """Return the first batch with this Idempotency-Key; raises Refused if its list differs."""
         asked: Row = {"client": client, "idempotency_key": key, "fingerprint": fingerprint}
         return self._database.read(lambda transaction: intake.with_key(transaction, asked))
 
@@ -162,7 +162,7 @@ class Batches:
         return self._database.read(partial(visible.get, batch_id=batch_id))
 
     def result(self, batch: Batch) -> Result:
-        """Return what has become of the lines: exact once the batch has ended, else seconds old.
+        """Return the result of the lines: exact once the batch has ended, before it seconds old.
 
         The counts are those of one moment, so they always add up.
         """
@@ -176,16 +176,16 @@ class Batches:
         limit: int | None = None,
         statuses: Collection[str] = (),
     ) -> Entries:
-        """Return the lines behind position `after`, in input order, those of `statuses` if any.
+        """Return the lines after position `after`, in input order, only of `statuses` if any.
 
-        They are read portion by portion at each iteration.
+        Each iteration reads them in portions.
         """
         return Entries(self._database, batch_id, after, limit, statuses)
 
     def cancel(self, batch_id: str) -> bool:
-        """Cancel what is unfinished; False when there is no such batch, or it has ended.
+        """Cancel the unfinished jobs; False when there is no such batch, or it has ended.
 
-        What was hashed stays. Workers learn of it at their next renewal.
+        Results stay. Workers learn of it at their next renewal.
         """
 
         def work(transaction: Transaction) -> bool:
@@ -244,7 +244,7 @@ class Batches:
     def purge(self, older_than_seconds: float) -> int:
         """Remove the batches that ended so long ago; return how many jobs they had.
 
-        Nobody sees them any more, and `sweep` removes their rows. One whose mail is owed is kept.
+        They become invisible, and `sweep` removes their rows. A batch with an owed mail is kept.
         """
 
         def work(transaction: Transaction) -> int:
@@ -264,20 +264,20 @@ class Batches:
     def end_due(self) -> list[Batch]:
         """End each batch without an unfinished job, and add the mail that it owes.
 
-        Of all who ask at the same time, one ends it.
+        If several workers ask at the same time, one of them ends it.
         """
         ended = (self._end(row) for row in self._database.read(ends.due))
         return [batch for batch in ended if batch]
 
     def told_by(self, mail: Mail) -> Batch | None:
-        """Return the batch whose end a mail tells of; None where it was opened again since."""
+        """Return the batch whose end a mail is about; None if it has been opened again."""
         batch = self.get(mail.subject.rpartition(".")[0])
         return batch if batch and batch.ended and batch.mail_id == mail.subject else None
 
     def sweep(self) -> bool:
-        """Go on with all sweeps for a moment; False when there was nothing to do.
+        """Continue all sweeps for a moment; False when there was nothing to do.
 
-        Lists whose server died before they were published are removed.
+        It also removes lists whose server died before it published them.
         """
         noted = self._sweeps.noted()
         self._sweeps.go_on(noted)

@@ -1,8 +1,8 @@
 """The bell: a datagram beside the database file that wakes idle workers of this machine.
 
 A commit of new jobs rings; idle workers listen. A ring may get lost (a full buffer, another
-machine), so listeners poll, too: the bell only makes them quick. Where the folder takes no Unix
-sockets (some shared and network file systems), they only poll.
+machine), so listeners also poll: the bell only makes them faster. In a folder that can't have Unix
+sockets (on some shared and network file systems) they only poll.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ log = Log(__name__)
 
 
 class BellListener(Listener):
-    """Hears the bell of one SQLite file.
+    """Waits for the bell of one SQLite file.
 
-    Of the processes that share the listener, each ring wakes one.
+    Each ring wakes one of the processes that share the listener.
     """
 
     def __init__(self, database: Path) -> None:
@@ -42,7 +42,7 @@ class BellListener(Listener):
         poll.register(self._socket, select.POLLIN)
         poll.register(stop, select.POLLIN)
         poll.poll(timeout * 1000)
-        with contextlib.suppress(BlockingIOError):  # another process of the pool was quicker
+        with contextlib.suppress(BlockingIOError):  # another process of the pool has read it
             self._socket.recv(1)
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class BellListener(Listener):
 
 
 def ring(database: Path, times: int) -> None:
-    """Tell each pool that listens beside `database` of `times` new jobs; never waits or fails."""
+    """Notify each pool that listens beside `database` of `times` new jobs; never waits or fails."""
     beginning = f"{database.name}-bell-"
     with contextlib.suppress(OSError):
         for name in os.listdir(database.parent):

@@ -1,7 +1,7 @@
 """Claims: which of the due jobs a worker gets.
 
-They are taken in their order (`leases`), as far as their hosts have room (`hosts`). The jobs of
-full hosts are set aside on the way; those that every worker lost end.
+Due jobs are taken in their order (`leases`) if their hosts have room (`hosts`). On the way, jobs of
+full hosts are set aside, and jobs that were lost at their last attempt are ended.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from md5light.queue.hosts import Hosts, Standings
 from md5light.queue.leases import Leases
 from md5light.queue.outcomes import ON_SETTLE, Ended, Outcomes
 
-#: how often a claim looks for due jobs in one transaction: each time it may set many aside, and
+#: how often a claim looks for due jobs in one transaction: each look may set many jobs aside while
 #: other writers wait
 LOOKS = 5
 
-#: why a job ends that every worker left unfinished
+#: the failure of a job whose worker died at its last attempt
 LOST = PermanentFailure("worker_lost", "Each worker that took this job ended before it was done.")
 
 #: the columns by which a claim decides
 DUE_COLUMNS = "id, host, status, attempts, max_attempts"
 
-#: what a worker needs of a job
+#: the columns that a worker needs
 CLAIMED_COLUMNS = """
     id, url, host, email, client, status, due_at, token, worker, attempts, max_attempts,
     created_at, started_at, error_code, turn, refusals, refused_at, batch_id, digests
@@ -67,7 +67,7 @@ class Claimed(NamedTuple):
     jobs: list[Job]
     lost: list[Job]
     events: list[totals.Event]
-    #: it set many jobs aside without finding enough: another one may
+    #: it set many jobs aside without finding enough: another claim may find more
     more: bool = False
 
 
@@ -90,7 +90,7 @@ class Claims:
         self._hosts.lock(transaction, {each.job.host for each in ended})
         statuses, events, known = self._outcomes.store(transaction, ended)
         wanted, worker = sum(each.claim_next for each in ended), ended[0].job.worker or ""
-        # Locks are held: to wait for those of other hosts might mean to wait for each other.
+        # Locks are held: waiting for further ones could deadlock.
         claimed = self._claim(transaction, worker, wanted, known, wait=False)
         totals.add(transaction, events + claimed.events)
         next_jobs = iter(claimed.jobs)
@@ -154,7 +154,7 @@ class Claims:
     def _end_lost(
         self, transaction: Transaction, lost: list[Row]
     ) -> tuple[list[Job], list[totals.Event]]:
-        """End jobs that every worker lost; the claim that finds that does not count."""
+        """End jobs that were lost at their last attempt; this claim does not count as one."""
         jobs = self._take(transaction, lost, "")
         ended = [Ended(job, LOST) for job in jobs]
         events = self._outcomes.store(transaction, ended, untried=1).events
@@ -163,5 +163,5 @@ class Claims:
 
 
 def _is_lost(row: Row) -> bool:
-    """Tell whether a due job was lost by a worker at its last attempt."""
+    """Tell whether the worker of a due job died at its last attempt."""
     return bool(row["status"] == "running" and row["attempts"] >= row["max_attempts"])

@@ -1,7 +1,7 @@
-"""Group commit: of the threads of a process that write at the same moment, one commits for all.
+"""Group commit: if several threads of a process write at the same time, one commits for all.
 
-A commit costs the same for one write and for many. A transaction holds writes of one kind only, so
-that each kind can take its locks in sorted order before it changes anything.
+A commit costs the same for one write and for many. A transaction has writes of one kind only, so
+that it can take their locks in sorted order before it changes anything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRIES = 5
 
 
 class Collision(DatabaseUnavailable):
-    """The engine gave up this transaction for the sake of another one: it can run again at once."""
+    """The engine aborted this transaction in favour of another one; it can run again at once."""
 
 
 class _Write(Generic[I, T]):
@@ -97,7 +97,7 @@ class SharedCommits(Database):
             if len(writes) > 1 and not isinstance(error, DatabaseUnavailable):
                 self._commit_each(writes)
             else:
-                # Where no transaction could begin, all fail: each kind would wait for that again.
+                # If no transaction could begin, all writes fail: other kinds would wait again.
                 for write in writes or self._take():
                     write.end(error=error)
 

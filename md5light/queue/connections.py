@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL server: lent for a while, cut off when they take too long."""
+"""The pool of connections to a PostgreSQL server, each use with a deadline."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ SERVER_TIMEOUTS = {
     "tcp_user_timeout": "tcp_user_timeout",
 }
 
-#: a transaction that takes longer is cut off: nothing else tells of packets lost behind a proxy
+#: a transaction that takes longer is cut off: nothing else detects packets lost behind a proxy
 ANSWER_SECONDS = 10.0
 
 #: after a connection attempt without any answer, others fail at once for so long, or they'd pile up
 UNREACHABLE_SECONDS = 1.0
 
-#: age at which a connection is replaced: its plans were made for the table as it was, and the
-#: server's name may have come to mean another one
+#: age at which a connection is replaced: its plans may be outdated, and the server's name may
+#: resolve to another address by then
 CONNECTION_SECONDS = 60.0
 
 #: runs after which a statement is prepared
@@ -68,9 +68,9 @@ class Connections:
 
     @contextlib.contextmanager
     def lend(self, *, fresh: bool = False) -> Iterator[Connection]:
-        """Lend a connection until its deadline, after a failure a fresh one.
+        """Lend a connection until its deadline; after a failure a new one.
 
-        It is kept only when it is open and outside of any transaction.
+        It is kept only if it is still open and outside of any transaction.
         """
         if fresh:
             self._close_idle()
@@ -113,10 +113,10 @@ class Connections:
 
 
 class Turns:
-    """Lets `count` threads at a time into its block, in the order they came.
+    """A fair semaphore: `count` threads at a time enter its block, in the order of arrival.
 
-    A semaphore would let a thread in again before those that wait: threads that read all the time
-    would keep the others out.
+    With threading.Semaphore a thread may enter again before those that wait: threads that read all
+    the time would keep the others out.
     """
 
     def __init__(self, count: int) -> None:
@@ -159,13 +159,13 @@ def connect(location: str) -> Connection:
 
 
 def is_pooled(connection: Connection) -> bool:
-    """Tell whether a pooler stands between: it names another process than the session's."""
+    """Tell whether there is a pooler in between: it names another process than the session's."""
     (row,) = connection.execute("select pg_backend_pid() as process").fetchall()
     return bool(row["process"] != connection.info.backend_pid)
 
 
 def _set_server_timeouts(connection: Connection) -> None:
-    """Let the server wait for us as long as we wait for it, at most."""
+    """Set the server's timeouts for this session to those of the client."""
     ours = connection.info.get_parameters()
     settings = (f"set {name} = {int(ours[our])}" for name, our in SERVER_TIMEOUTS.items())
     connection.execute("; ".join(settings))
@@ -173,8 +173,8 @@ def _set_server_timeouts(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def cut(connection: Connection, deadlines: Deadlines) -> Iterator[None]:
-    """Shut the connection's socket down when the block takes too long, which ends its waits."""
-    # A descriptor of its own: that of the connection may be closed and used again for another one.
+    """Shut the connection's socket down if the block takes too long, which ends its waits."""
+    # A duplicate: the connection's own descriptor may be closed, and its number used again.
     with (
         socket.socket(fileno=os.dup(connection.fileno())) as twin,
         deadlines.watch(lambda: _shut(twin)),

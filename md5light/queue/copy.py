@@ -1,7 +1,7 @@
-"""Copying a queue into another database: each row once, however often it is run.
+"""Copies a queue into another database; it can be run again and copies each row once.
 
-Jobs come first, each with its mail, then lines, then batches, each with its mails: a batch is seen
-once it is whole.
+Jobs are copied first, each with its mail, then lines, then batches, each with its mails: so a batch
+becomes visible only when it is complete.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from md5light.queue.database import Database, Row, Transaction
 #: jobs read and stored in one transaction
 PORTION = 500
 
-#: copied counts have this shard to themselves, so that another copy replaces them
+#: the shard of copied counts, so that another copy replaces them
 COPIED = -1
 
-#: batches that clients can see, or could see again
+#: batches that are visible to clients
 KEPT = "select id from batches where status not in ('taking', 'removed')"
 
 JOBS = f"""

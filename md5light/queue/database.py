@@ -1,7 +1,7 @@
 """The interface between the queue and its database.
 
-SQL is written once, with `:name` parameters, in words that mean the same to every engine; `:now` is
-the database's clock. The differences between engines are in their classes.
+SQL is written once, with `:name` parameters, in the dialect that all engines share; `:now` is the
+database's clock. The differences between engines are in their classes.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ SCHEMA = Path(__file__).with_name("schema")
 class Transaction(ABC):
     """The statements between begin and commit, or those of a read."""
 
-    #: how many transactions may write at a time; a counter that all change has so many rows
+    #: how many transactions may write at a time; a counter that all of them change has so many rows
     writers: int
 
-    #: stands for a value that is given by its position
+    #: the placeholder of a value by position
     placeholder: str
 
     def __init__(self) -> None:
-        #: how many new jobs idle workers are told of after the commit
+        #: how many idle workers to wake after the commit
         self.rings = 0
-        #: whether the engine may give space back to the file system after the commit
+        #: whether the engine should give space back to the file system after the commit
         self.trims = False
 
     @abstractmethod

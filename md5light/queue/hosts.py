@@ -1,12 +1,12 @@
 """Hosts: how many jobs of one host may run now, over all processes and machines.
 
-At most `per_host` run at once, fewer of a host in trouble (`politeness`), none while it rests. A
-claim that meets more due jobs of a host than may run sets them aside (`due_at` is null), so that
-they delay no other host's. They come back in their turns, as running jobs of the host end; for a
-host that rests one comes back at the end of the rest: it knocks for all.
+At most `per_host` run at once, fewer of a host in trouble (`politeness`), none while it rests. If a
+claim finds more due jobs of a host than may run, it sets them aside (`due_at` is null), so that
+they do not delay other hosts. They become due again in their turns, as running jobs of the host
+end. Of a host that rests, one job becomes due at the end of the rest: it knocks for all.
 
-So of a host with jobs set aside one runs or is due. Whoever sets jobs aside, or changes one that
-was due or ran, admits others in the same transaction, under the host's lock.
+So a host with jobs set aside always has one that runs or is due. Each transaction that sets jobs
+aside, or changes one that was due or ran, admits others, under the host's lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from md5light.job import Job
 from md5light.queue.database import Row, Transaction
 from md5light.queue.politeness import Host
 
-#: how a host stands; for several hosts such statements are joined to one
+#: the standing of a host; for several hosts such statements are joined by `union all`
 LOOK = """
     select :{name} as host, exists (select 1 from hosts where host = :{name}) as is_in_trouble,
         (select count(*) from jobs where host = :{name} and status = 'running'
@@ -51,7 +51,7 @@ SET_ASIDE = """
 
 SET_WAITING_ASIDE = SET_ASIDE.format(status="'queued'")
 
-#: due jobs that their worker lost, but not those to be ended as lost
+#: due jobs whose worker died, except those that must end as lost
 SET_LOST_ASIDE = SET_ASIDE.format(status="'running' and attempts < max_attempts")
 
 ADMIT = """
@@ -76,8 +76,8 @@ ASIDE = """
 
 NEXT_IN_TURN = f"{ASIDE} order by turn limit 1"
 
-# Not the same job at each knock: one may be at fault itself. Most have not been tried, and the
-# first of them is found without sorting all.
+# Each knock takes another job, since a job may be at fault itself. The first subquery finds a job
+# that was never tried, without sorting all.
 
 NEXT_TO_KNOCK = f"""
     select coalesce(
@@ -122,25 +122,25 @@ NEWEST = """
 #: the name of a host's lock, before the host
 LOCK = "host "
 
-#: stands for no limit of running jobs
+#: the number of running jobs that means no limit
 UNLIMITED = 10**9
 
-#: jobs that one statement sets aside, admits or lets fail
+#: the most jobs that one statement sets aside, admits or fails
 PORTION = 1000
 
-#: seconds after its last rest in which a host is remembered
+#: seconds after its last rest for which a host is remembered
 REMEMBERED_SECONDS = 3600.0
 
 
 @dataclass
 class Standing:
-    """How a host stands, found out and kept up to date under its lock."""
+    """The standing of a host, read and kept up to date under its lock."""
 
-    #: its jobs that run
+    #: the number of its running jobs
     running: int
     #: whether it has jobs set aside
     has_aside: bool
-    #: None: it is in none
+    #: None: it is not in trouble
     trouble: Host | None = None
     #: its running jobs that began after its last word
     since: int = 0
@@ -193,7 +193,7 @@ class Hosts:
     # --- under the locks of the hosts -------------------------------------------------------------
 
     def look(self, transaction: Transaction, hosts: Iterable[str]) -> Standings:
-        """Find out how `hosts` stand."""
+        """Read the standings of `hosts`."""
         names = {f"host{n}": host for n, host in enumerate(sorted(hosts))}
         if not names:
             return {}
@@ -210,10 +210,10 @@ class Hosts:
     def choose(
         self, transaction: Transaction, due: list[Row], known: Standings
     ) -> tuple[list[Row], Standings]:
-        """Return the due jobs that may run, and the hosts of which no more may.
+        """Return the due jobs that may run, and the hosts that have no room for the others.
 
-        `known` is how some hosts stand. A job that its worker lost still has its place, but where
-        its host rests.
+        `known` has standings that were read before. A job whose worker died still has its place,
+        unless its host rests.
         """
         now = transaction.now()
         hosts = {job["host"] for job in due}
@@ -240,11 +240,11 @@ class Hosts:
                 self._let_knock(transaction, standing.trouble)
 
     def admit(self, transaction: Transaction, hosts: Iterable[str]) -> None:
-        """Bring back as many jobs of `hosts` as may run now, or one at the end of a rest."""
+        """Make as many jobs of `hosts` due as may run now, or one at the end of a rest."""
         self.admit_by(transaction, self.look(transaction, hosts))
 
     def admit_by(self, transaction: Transaction, standings: Standings) -> None:
-        """Do as `admit` does, where the hosts were looked at before their jobs changed."""
+        """Do as `admit` does, with standings that were read before their jobs changed."""
         now = transaction.now()
         rows = []
         for host, standing in standings.items():
@@ -262,11 +262,11 @@ class Hosts:
     # --- in transactions of their own -------------------------------------------------------------
 
     def given_up(self, transaction: Transaction) -> list[Host]:
-        """Return the hosts of which jobs are still to fail; a cheap read."""
+        """Return the hosts that were given up and may have jobs left to fail; a cheap read."""
         return [Host(**row) for row in transaction.all(GIVEN_UP)]
 
     def fail_waiting(self, transaction: Transaction, host: str) -> list[Job]:
-        """Let jobs fail that waited when the host was given up, up to a thousand; return them."""
+        """Fail jobs that waited when the host was given up, up to a thousand; return them."""
         self.lock(transaction, [host])
         standings = self.look(transaction, [host])
         trouble = standings[host].trouble
@@ -279,7 +279,7 @@ class Hosts:
         return [Job(**row) for row in failed]
 
     def tidy(self, transaction: Transaction) -> None:
-        """Forget troubles that are long over, and times from before the clock was set back."""
+        """Delete hosts whose trouble is long over, and correct times after a clock was set back."""
         transaction.run(FORGET, remembered=REMEMBERED_SECONDS)
         transaction.run(AFTER_CLOCK_SET_BACK)
 
@@ -297,7 +297,7 @@ class Hosts:
     def _places(self, standing: Standing) -> int:
         """Return how many more jobs of a host may run.
 
-        The room that it has made since its last word is not taken by those that ran before: a long
+        Jobs that began before its last word do not use the room that it has made since: a long
         download must not keep others waiting.
         """
         room = self._limit(standing.trouble) - standing.since
@@ -307,7 +307,7 @@ class Hosts:
         return min(self.per_host, trouble.room) if trouble else self.per_host
 
     def _let_knock(self, transaction: Transaction, trouble: Host) -> None:
-        """Let one job be due at the end of a rest, if none is yet."""
+        """Make one job due at the end of the rest, unless there is one."""
         times = {"host": trouble.host, "rest_until": trouble.rest_until}
         if transaction.one(IS_KNOCK_SET, **times) is None:
             following = NEXT_IN_TURN

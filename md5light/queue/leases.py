@@ -1,9 +1,9 @@
-"""Leases: who may work on a row, and whose word counts.
+"""Leases: which worker holds a row, and the fence that its later writes must pass.
 
 A row of a leased table is due when `due_at <= now`. A claim takes due rows: it gives them a token
-and moves `due_at` to the end of the lease. Every later write of the worker is fenced: it counts
-only while the row holds that token. A worker that dies renews nothing, so its rows fall due again.
-The columns common to all leased tables are described in the schema.
+and moves `due_at` to the end of the lease. Every later write of the worker is fenced: it changes
+the row only while that has the token. A worker that died renews nothing, so its rows become due
+again. The columns common to all leased tables are described in the schema.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ RENEWED_SHARE = 1 / 6
 
 # 1e12 is job.FAR: from there on due_at is a turn.
 
-#: what a claim takes first, and what then: rows due by time, and those in the order of turns
+#: the two ranges of a claim: rows that are due by time, then rows in the order of their turns
 BY_TIME = "due_at <= :now"
 BY_TURN = "due_at >= 1e12"
 
-#: one claim in so many takes turns first: a stream of rows due by time must not starve them
+#: one claim in so many begins with turns: a stream of rows due by time must not starve them
 TURNS_FIRST = 8
 
 IS_DUE = "select 1 from {table} where {range} order by due_at limit 1"
@@ -63,7 +63,7 @@ SETTLE = """
     where {fence}
 """
 
-# A lease that runs ends within its length from now: only so much of the index is read.
+# A lease ends within its length from now, so only that part of the index is read.
 
 FREE = """
     update {table} set due_at = :now, worker = null
@@ -84,8 +84,8 @@ class Leases:
     """The leases of one table; each method runs within the caller's transaction.
 
     `on_claim`, `on_renew` and `on_settle` are further assignments of these statements, each with a
-    leading comma; their parameters are given with the rows. `is_new` tells of a row that has never
-    waited for a time; `due_columns` are those of the rows that `due` returns.
+    leading comma; their parameters are given with the rows. `is_new` is true of a row that has
+    never waited for a time; `due_columns` are the columns that `due` returns.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Leases:
         return max(0.0, float(row["due_at"]) - transaction.now())
 
     def claim(self, transaction: Transaction, due: Sequence[Row], worker: str) -> list[Row]:
-        """Give `worker` the lease of the rows, which count as tried; return them as they are."""
+        """Give `worker` the lease of the rows, count an attempt of each, and return them."""
         if not due:
             return []
         keys = {f"{name}{n}": row[name] for n, row in enumerate(due) for name in self._key}
@@ -163,7 +163,7 @@ class Leases:
         )
 
     def renew(self, transaction: Transaction, rows: Iterable[Row]) -> list[bool]:
-        """Extend the leases that have run for a while; tell of each row whether it is still held.
+        """Extend leases that have run for a while; return for each row whether it is still held.
 
         A row holds its key, its token and the parameters of `on_renew`.
         """
@@ -176,7 +176,7 @@ class Leases:
         return [count == 1 for count in changed]
 
     def settle(self, transaction: Transaction, rows: list[Row]) -> list[bool]:
-        """End leases; tell of each row whether it was still held, and so stored.
+        """End leases; return for each row whether it was still held, and so changed.
 
         A row holds its key, its token, `status`, `due_at` or `finished_at`, `untried` (1 where the
         attempt does not count), `error_code`, `error_message` and the parameters of `on_settle`.
@@ -188,9 +188,9 @@ class Leases:
         return transaction.run(FREE.format(table=self._table), worker=worker, lease=self._seconds)
 
     def clamp_due_at(self, transaction: Transaction) -> int:
-        """Let no row wait longer than its lease or the longest back-off; return how many did.
+        """Shorten waits longer than a lease or the longest back-off; return how many there were.
 
-        They do only after the clock was set back.
+        There are some only after the clock was set back.
         """
         return transaction.run(
             CLAMP_DUE_AT.format(table=self._table, longest=LONGEST.format(is_new=self._is_new)),
@@ -212,7 +212,7 @@ def settled(
     untried: int = 0,
     failure: Failure | None = None,
 ) -> Row:
-    """Return the parameters common to all settled rows; one that waits has not ended."""
+    """Return the parameters common to all settled rows; a waiting row has no `finished_at`."""
     code, message = failure.told if failure else (None, None)
     return {
         "status": status,

@@ -1,4 +1,4 @@
-"""Limits: how much may still be submitted, by a client, for a recipient, and in all."""
+"""Limits of submissions: per client, per recipient, and in all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from md5light.queue.database import Transaction
 MINUTE_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
 
-# The limits find the oldest of the latest `limit` submissions within the window: when it leaves the
-# window, there is room for another. A row from the future, stored while the clock was wrong, does
-# not count. Jobs of batches have neither client nor email: their batch has.
+# These find the oldest of the latest `limit` submissions within the window: when it leaves the
+# window, there is room for another. Rows from the future, stored while the clock was wrong, are
+# ignored. Jobs of batches have neither client nor email: their batch has them.
 
 CLIENT_LIMIT = """
     select created_at from jobs
@@ -64,8 +64,8 @@ COUNT_UNFINISHED = """
 #: seconds after which a client with too many unfinished jobs may try again
 UNFINISHED_RETRY_SECONDS = 60.0
 
-#: the part of the room found by a count that may be filled before the next count: far from the
-#: limit counts are rare, near it each submission counts, and 16 servers can't exceed it together
+#: the part of the counted room that may be filled before the next count: far from the limit counts
+#: are rare, near it each submission counts, and 16 servers together can't exceed it
 UNCOUNTED_SHARE = 1 / 16
 
 
@@ -86,7 +86,7 @@ class Limits(NamedTuple):
         )
 
     def locks(self, client: str | None, email: str | None) -> Iterator[str]:
-        """Name the locks under which `refusal` must run."""
+        """Return the names of the locks that `refusal` needs."""
         if client and (self.submits_per_minute or self.unfinished_per_client):
             yield f"client {client}"
         if email and self.mails_per_hour:
@@ -133,7 +133,7 @@ class Limits(NamedTuple):
         return None
 
     def _tenths_left(self, transaction: Transaction, client: str) -> float:
-        """Return for how many tenths of a job the client has room."""
+        """Return the client's room, in tenths of a job."""
         if not self.unfinished_per_client:
             return math.inf
         row = transaction.one(UNFINISHED_OF_CLIENT, client=client)

@@ -1,7 +1,7 @@
-"""The lines of batches: storing them with their jobs, and what has become of them.
+"""The lines of batches: storing them with their jobs, and reading their results.
 
-A distinct URL of a batch is one job, at the place of its first line; its id is made of the batch's
-id and that place. Each function runs in the caller's transaction.
+Each distinct URL of a batch is one job, at the place of its first line; its id is made from the
+batch's id and that place. Each function runs in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DIGESTS = "select digests from jobs where id = :id"
 
 STORE_DIGESTS = "update jobs set digests = :digests where id = :id"
 
-#: a line whose file is as expected: each column that is not null equals that of its job
+#: true of a line whose file is as expected: each column that is not null equals its job's
 MATCHES = " and ".join(
     f"(lines.{column} is null or lines.{column} = jobs.{column})" for column in EXPECTABLE
 )
@@ -123,10 +123,10 @@ def store(
 
 
 def job_id(batch_id: str, place: int) -> str:
-    """Return the id of a batch's job: a UUID that nobody can guess who does not know the batch's.
+    """Return the id of a batch's job: a UUID that can't be guessed without the batch's id.
 
-    It begins with a number that counts up: jobs of neighbouring lines are neighbours in the index
-    of ids, where each random one would change a page of its own.
+    It begins with a counter, so that jobs of neighbouring lines are neighbours in the index of ids;
+    each random id would change another page.
     """
     number = (int(batch_id[:8], 16) + place) % 2**32
     digits = blake2b(b"%d" % place, key=batch_id.encode(), digest_size=12).hexdigest()
@@ -134,7 +134,7 @@ def job_id(batch_id: str, place: int) -> str:
 
 
 def read_result(transaction: Transaction, batch_id: str) -> Result:
-    """Read what has become of a batch's lines; the counts are those of one moment."""
+    """Read the result of a batch's lines; the counts are those of one moment."""
     counted = {row["status"]: row["lines"] for row in transaction.all(COUNTS, batch_id=batch_id)}
     (sizes,) = transaction.all(BYTES, batch_id=batch_id)
     errors = transaction.all(ERRORS, batch_id=batch_id) if "failed" in counted else []
@@ -148,9 +148,9 @@ def read_result(transaction: Transaction, batch_id: str) -> Result:
 def read_portion(
     transaction: Transaction, batch_id: str, after: int, limit: int
 ) -> tuple[list[Entry], int | None]:
-    """Read the next lines behind position `after`, in input order.
+    """Read the next lines after position `after`, in input order.
 
-    Returns also the position behind which there may be more.
+    Also returns the position after which there may be more.
     """
     rows = transaction.all(ENTRIES, batch_id=batch_id, after=after, limit=limit)
     return [_entry(row) for row in rows], rows[-1]["position"] if len(rows) == limit else None
@@ -165,9 +165,9 @@ def search(
     limit: int,
     statuses: Collection[str],
 ) -> tuple[list[Entry], int | None]:
-    """Find the first `limit` lines of `statuses` among the next `window` behind position `after`.
+    """Read the first `limit` lines of `statuses` among the next `window` after position `after`.
 
-    Returns also the position behind which there may be more.
+    Also returns the position after which there may be more.
     """
     asked: Row = {f"status{number}": status for number, status in enumerate(statuses)}
     statement = OF_STATUSES.format(statuses=", ".join(f":{name}" for name in asked))
@@ -186,13 +186,13 @@ def remove(transaction: Transaction, batch_id: str, rows: int) -> int:
 
 
 def to_json(result: Result) -> str:
-    """Write a result as it is kept with a batch that has ended."""
+    """Encode a result for the row of an ended batch."""
     errors = [astuple(error) for error in result.errors]
     return json.dumps([result.counts, result.bytes, errors], separators=(",", ":"))
 
 
 def from_json(text: str) -> Result:
-    """Read what `to_json` wrote."""
+    """Decode a result that `to_json` has encoded."""
     counts, bytes_, errors = json.loads(text)
     return Result(
         Counts(*counts),
@@ -212,7 +212,7 @@ def _place(line: NewLine, places: Mapping[bytes, int], new: dict[bytes, int]) ->
 def _store_jobs(
     transaction: Transaction, batch: Row, jobs: dict[str, Row], expected: dict[str, set[str]]
 ) -> None:
-    """Store new jobs, and let these and earlier ones compute what their lines expect."""
+    """Store new jobs, and add to them and to earlier ones the digests that their lines expect."""
     for job in expected.keys() & jobs.keys():
         jobs[job]["digests"] = _united(batch["digests"], expected.pop(job))
     transaction.insert("jobs", list(jobs.values()))
@@ -235,7 +235,7 @@ def _job(batch: Row, line: NewLine, id: str, max_attempts: int) -> Row:
 
 
 def _add_digests(transaction: Transaction, id: str, algorithms: Iterable[str]) -> None:
-    """Let a job of an earlier portion compute what a further line of its URL needs."""
+    """Add to a job of an earlier portion the digests that a further line of its URL needs."""
     (stored,) = transaction.all(DIGESTS, id=id)
     transaction.run(STORE_DIGESTS, id=id, digests=_united(stored["digests"], algorithms))
 

@@ -1,8 +1,8 @@
-"""The outbox: the mails that are owed, each written in the transaction that makes it owed.
+"""The outbox: owed mails, each added in the transaction that makes it owed.
 
-The way of a mail: `add` stores it, `claim` leases it to a worker, `renew` keeps the lease, `sent`,
-`failed` or `release` settles it. The states of its row are drawn in the schema. A mail is tried
-until it is too old, with pauses that double to an hour.
+The way of a mail: `add` stores it, `claim` leases it to a worker, `renew` extends the lease, and
+`sent`, `failed` or `release` settles it. The states of its row are drawn in the schema. A mail is
+tried until it is too old, with pauses that double up to an hour.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from md5light.queue.backoff import backoff_seconds
 from md5light.queue.database import Database, Row, Transaction
 from md5light.queue.leases import Leases, settled
 
-#: a mail's first back-off by that of a job: a mail server that is down comes back later than a file
+#: a mail's first back-off, in those of a job: outages of mail servers last longer than those of
+#: files
 RETRY_FACTOR = 3
 
-#: lost attempts after which a mail waits for its back-off: until then its worker's death may have
-#: had another cause, and the next worker tries it at once
+#: lost attempts after which a mail waits for its back-off; earlier ones are tried again at once,
+#: since their workers may have died for another reason
 LOST_ATTEMPTS = 3
 
 DAY_SECONDS = 86400.0
@@ -98,7 +99,7 @@ class Outbox:
         return [_mail(row) for row in rows]
 
     def retry(self, subject: str) -> bool:
-        """Make a failed mail new, its age too; False when there is none of this subject."""
+        """Make a failed mail new, with a new age; False when there is none of this subject."""
         sql = f"{RETRY} and subject = :subject"
         return self._database.write(lambda transaction: transaction.run(sql, subject=subject)) > 0
 
@@ -152,7 +153,7 @@ class Outbox:
         return self._database.write(lambda transaction: self._leases.free(transaction, worker))
 
     def clamp_due_at(self) -> int:
-        """Let no mail wait too long after the clock was set back; return how many did."""
+        """Shorten waits that are too long since the clock was set back; return how many."""
         return self._database.write(self._leases.clamp_due_at)
 
     # --- within a transaction ---------------------------------------------------------------------

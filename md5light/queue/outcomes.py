@@ -1,4 +1,4 @@
-"""Outcomes: what is stored when an attempt has ended, and what that means to the job.
+"""Outcomes: stores the result of an attempt and its effect on the job.
 
 A job is done, fails, or waits: for its back-off, or set aside until its host may be asked again.
 """

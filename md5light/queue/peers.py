@@ -1,8 +1,8 @@
-"""Peers: how many downloads at once may be connected to one address.
+"""Peers: the limit of downloads that are connected to one address at once.
 
 Many names, and redirects, may lead to one machine. So before a download connects, it takes a place
-at each address that it may connect to, over all processes and machines. It holds its places for as
-long as its claim: they are worth nothing once the job's row has another token, or none.
+at each address that it may connect to, over all processes and machines. A place lasts as long as
+the claim: it stops counting when the job's row has another token, or none.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Peers:
         return cls(database, per_address) if per_address else None
 
     def take(self, job: Job, addresses: Iterable[str]) -> set[str]:
-        """Move a job's places to those of `addresses` that have room; return which these are.
+        """Move a job's places to those of `addresses` that have room; return these.
 
-        None has for a job that its worker no longer holds.
+        It returns none if the worker no longer holds the job.
         """
         asked = sorted(set(addresses))
 

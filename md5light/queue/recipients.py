@@ -1,7 +1,7 @@
-"""Recipients: where addresses of people are kept, and how they are removed.
+"""Recipients: finding and removing mail addresses.
 
-A job or a batch holds the address that was given with it, the outbox that of each mail. What has
-lost its address stays, without a further mail.
+A job or a batch has the address that was submitted with it, the outbox that of each mail. A row
+whose address was removed stays, but causes no further mail.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from md5light.queue import totals
 from md5light.queue.database import Database, Row, Transaction
 
-#: the tables whose rows hold the address that was given with them, by the kind of their mails
+#: the tables with submitted addresses, by the kind of their mails
 SUBJECTS = {"job": "jobs", "batch": "batches"}
 
-#: the id in the subject of a mail; that of a batch goes on with how often it has ended
+#: the id in the subject of a mail; a batch's subject continues with the number of its end
 SUBJECT_ID = {"job": "subject", "batch": "substr(subject, 1, 36)"}
 
 FIND = """
@@ -50,7 +50,7 @@ class Recipients:
         self._database = database
 
     def find(self, address: str) -> list[Row]:
-        """Return what was submitted with an address: kind, id, status, created_at, finished_at."""
+        """Return the jobs and batches of an address: kind, id, status, created_at, finished_at."""
 
         def work(transaction: Transaction) -> list[Row]:
             found = []

@@ -1,4 +1,4 @@
-"""What has become of the lines of batches, in numbers and one by one."""
+"""The results of the lines of batches, counted and line by line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from md5light.queue import lines
 from md5light.queue.database import Database, Transaction
 from md5light.queue.sweeps import PORTION
 
-#: seconds for which a process believes the result of a running batch that it has read, at least
+#: the least seconds for which a process keeps the result of a running batch
 FRESH_SECONDS = 1.0
 
 #: the part of a process's time that may go into reading one batch's results
@@ -24,11 +24,11 @@ MAX_WINDOW = 50_000
 
 
 class Results:
-    """The results of one database's batches; those of running ones are believed for a while."""
+    """The results of one database's batches, with a cache for running ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        #: results of running batches, each with the time until which it is believed
+        #: results of running batches, each with the time until which it is used
         self._kept: dict[str, tuple[float, Result]] = {}
 
     def of(self, batch: Batch) -> Result:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from md5light.queue import outbox, turns
 from md5light.queue.database import Transaction
 
-# A retried job of a batch opens it again, and its next end owes a mail: a former one not sent yet
-# would tell of a batch that runs.
+# A retried job opens its batch again, whose next end owes another mail: a mail about the former end
+# that is still unsent would be about a running batch.
 
 REMOVE_UNSENT = """
     delete from outbox where kind = 'batch' and status <> 'sent' and subject in (
@@ -39,9 +39,9 @@ RETRY = f"""
 
 
 def retry(transaction: Transaction, job_ids: Iterable[str], max_attempts: int) -> int:
-    """Make those of these jobs new that failed or were canceled; return how many.
+    """Make the failed and canceled ones of these jobs new; return how many.
 
-    Their mails will be owed again when they end, whether or not the former ones were sent.
+    Their next ends owe mails again, whether or not the former mails were sent.
     """
     ids = sorted(job_ids)
     keys = [{"id": job_id} for job_id in ids]
@@ -55,7 +55,7 @@ def retry(transaction: Transaction, job_ids: Iterable[str], max_attempts: int) -
 
 
 def _retry_one(transaction: Transaction, job_id: str, max_attempts: int) -> bool:
-    """Make a failed or canceled job wait, in the turn of a new one of its client."""
+    """Make a failed or canceled job wait, with the turn that a new job of its client would get."""
     row = transaction.one("select client from jobs where id = :id", id=job_id)
     turn = turns.following(transaction, row["client"]) if row else None
     return transaction.run(RETRY, id=job_id, turn=turn, max_attempts=max_attempts) == 1

@@ -1,4 +1,4 @@
-"""One machine: an SQLite file, whose connections share commits."""
+"""The engine for one machine: an SQLite file; the threads of a process share commits."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ CHECKPOINT_WRITES = 400
 #: pages of the log after which SQLite writes it back by itself: after large writes, such as a purge
 CHECKPOINT_PAGES = 8000
 
-#: seconds that a process tries to write the whole log back; a long read (a backup) prevents it
+#: seconds for which a process tries to write the whole log back; a long read (a backup) prevents it
 RESTART_SECONDS = 0.02
 
-#: bytes to which the log is cut after that
+#: bytes to which the log is truncated after that
 JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024
 
 #: free pages given back to the file system by one purge
 TRIMMED_PAGES = 1000
 
-#: what a checkpoint returns first where a lock prevented it
+#: the first value that a checkpoint returns when a lock prevented it
 BUSY = 1
 
 #: the name of a value in a statement
 NAME = re.compile(r":([a-z_]\w*)")
 
-#: what statements say for engines with more than one writer at a time
+#: part of statements that only engines with several writers understand
 ROW_LOCK = " for update skip locked"
 
 
 class SQLiteTransaction(Transaction):
-    """A transaction that has the file's one write lock, or only reads."""
+    """A transaction that holds the file's write lock, or only reads."""
 
     writers = 1
     placeholder = "?"
@@ -87,7 +87,7 @@ class SQLiteTransaction(Transaction):
         return [execute(by_position, values(row | now)).rowcount for row in rows]
 
     def lock(self, names: Iterable[str]) -> None:
-        """Do nothing: the file's write lock keeps all others out."""
+        """Do nothing: the file's write lock excludes all other writers."""
 
     def try_lock(self, names: Iterable[str]) -> set[str]:
         return set(names)
@@ -231,7 +231,7 @@ class SQLite(SharedCommits):
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Raise DatabaseUnavailable for an unusable file; mistakes of ours stay as they are."""
+        """Raise DatabaseUnavailable for an unusable file; programming errors stay as they are."""
         try:
             yield
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
@@ -272,7 +272,7 @@ class SQLite(SharedCommits):
                 os.close(descriptor)
 
     def _set_up_file(self) -> None:
-        """Set what a new file keeps for good; a file that has pages keeps what it has."""
+        """Set the permanent properties of a new file; a file that has pages keeps its own."""
         self._writer.execute(f"pragma page_size = {PAGE_SIZE}")
         self._writer.execute("pragma auto_vacuum = incremental")
         _retry(self._writer, "pragma journal_mode = wal", LOCK_SECONDS)
@@ -327,7 +327,10 @@ def _try(connection: sqlite3.Connection, statement: str, *, last: bool) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _by_position(sql: str) -> tuple[str, Callable[[Row], Sequence[object]]]:
-    """Write a statement with values by position, which are bound in half the time; get them."""
+    """Return the statement with values by position, and the function that lists these values.
+
+    They are bound in half the time of values by name.
+    """
     names = list(dict.fromkeys(NAME.findall(sql)))
     by_position = NAME.sub(lambda name: f"?{names.index(name[1]) + 1}", sql.replace(ROW_LOCK, ""))
     if len(names) > 1:

@@ -1,4 +1,4 @@
-"""Submissions: new jobs, stored in their order as far as the limits allow."""
+"""Submissions: stores new jobs in their order, as far as the limits allow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUBMIT = """
 
 
 class Submission(NamedTuple):
-    """A job to be stored; `reserved` tells that it needs no count of the room."""
+    """A job to be stored; with `reserved` it needs no count of the room."""
 
     row: Row
     reserved: bool

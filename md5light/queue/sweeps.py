@@ -1,8 +1,8 @@
-"""Sweeps: what touches many rows of a batch, done in portions, so that no transaction is long.
+"""Sweeps: changes of many rows of a batch, done in portions, so that no transaction is long.
 
-A batch notes the sweep that it needs, in the transaction that decides it. The process that noted it
-does the first portions, workers do the rest, whatever process ends in between. The states of a
-batch are drawn in the schema.
+A batch records the sweep that it needs, in the transaction that decides it. That process does the
+first portions and workers do the rest, so a process may die in between. The states of a batch are
+drawn in the schema.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from md5light.queue.retries import AS_NEW
 #: rows that are changed in one transaction
 PORTION = 1000
 
-#: seconds that one beat of a worker gives to sweeps: leases must be renewed in the meantime
+#: seconds for sweeps in one beat of a worker, which must also renew leases
 SECONDS = 0.2
 
-#: seconds after which a list that does not go on is taken for one whose server died
+#: seconds without a new line after which a list counts as one whose server died
 SILENT_SECONDS = 30.0
 
 NOTED = """
@@ -74,7 +74,7 @@ class Sweeps:
         self._hosts = Hosts(per_host)
 
     def go_on(self, batch_ids: Iterable[str], seconds: float | None = None) -> None:
-        """Do portions of these sweeps in turn, for SECONDS where nothing else is said."""
+        """Do portions of these sweeps in turn, by default for SECONDS."""
         deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
         left = list(batch_ids)
         while left:

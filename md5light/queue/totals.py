@@ -1,7 +1,7 @@
-"""Totals: counts of all that has happened, and a snapshot of the service.
+"""Totals: counters of events, and a snapshot of the service.
 
-The counts are written in the transactions that they count, in rows of their own: they are right
-for any number of processes, survive restarts and purges, and are cheap to read.
+An event is counted in its own transaction, in a table of counters. So the counts are right for any
+number of processes, survive restarts and purges, and are cheap to read.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ ALIVE_SECONDS = 60.0
 #: a mail that has been tried for longer than this counts as failing
 FAILING_SECONDS = 86400.0
 
-#: a clock that is so far ahead of all that it has seen is implausible
+#: a clock so far ahead of every earlier time is implausible
 JUMP_SECONDS = 86400.0
 
-#: after such a jump the clock is believed again when it has run on for so long
+#: after such a jump the clock is plausible again once it has run for so long
 SETTLING_SECONDS = 600.0
 
-#: a worker that was killed is forgotten after so long
+#: the row of a worker that was killed is removed after so long
 FORGOTTEN_SECONDS = 86400.0
 
-#: the beginnings of events that are no end of a job
+#: prefixes of events that are not the end of a job
 OF_NO_JOB = ("mail ", "batch ", "line ", BEARER)
 
 ADD = """
@@ -103,7 +103,7 @@ def is_clock_implausible(transaction: Transaction) -> bool:
 
 
 class Event(NamedTuple):
-    """One thing that happened, of those that took no more than `within` seconds."""
+    """An event; the end of a job has the bucket of its duration in `within`, in seconds."""
 
     name: str
     within: float = 0
@@ -120,7 +120,7 @@ def ended(status: str, code: str, size: int, seconds: float) -> Event:
 
 
 def submitted(clients: Iterable[str | None]) -> Iterator[Event]:
-    """Give the events of submissions; only those with a token are counted, by its name."""
+    """Yield the events of submissions: only those with a token are counted, by its name."""
     for client in clients:
         if client and client.startswith(BEARER):
             yield Event(client)
@@ -158,7 +158,7 @@ class Snapshot:
 
     #: how many jobs have each unfinished status, where there are any
     unfinished: dict[str, int]
-    #: how long the longest-waiting job has waited, but for those of batches; 0 without any
+    #: how long the longest-waiting job has waited, except jobs of batches; 0 without any
     oldest_waiting_seconds: float
     mails_waiting: int
     #: the age of the oldest waiting mail; 0 without any
@@ -201,7 +201,7 @@ class Totals:
         )
 
     def deregister(self, worker: str) -> None:
-        """Remove `worker`, which ends, and those that were killed long ago."""
+        """Remove `worker`, which is ending, and those that were killed long ago."""
 
         def work(transaction: Transaction) -> None:
             forgotten = transaction.now() - FORGOTTEN_SECONDS
@@ -254,13 +254,13 @@ def _snapshot(transaction: Transaction) -> Snapshot:
 
 
 def _with_parked(unfinished: dict[str, int]) -> dict[str, int]:
-    """Count parked jobs as queued: that they are soon."""
+    """Count parked jobs as queued, which they will be soon."""
     waiting = unfinished.pop("parked", 0) + unfinished.get("queued", 0)
     return {**unfinished, "queued": waiting} if waiting else unfinished
 
 
 def _counts_of(prefix: str, rows: Iterable[Row]) -> dict[str, int]:
-    """Count the events of one prefix by what follows it."""
+    """Count the events with a prefix by the rest of their names."""
     return _counts(
         (row for row in rows if row["event"].startswith(prefix)),
         lambda row: str(row["event"].removeprefix(prefix)),

@@ -1,14 +1,14 @@
-"""Turns: which of many waiting jobs is next.
+"""Turns: the order of many waiting jobs.
 
 Each batch and each client is a flow. A flow's jobs have rising turns: the first begins at the
 smallest turn that waits now, each later one follows its predecessor. Claims take jobs in the order
 of turns, so that flows advance together, a small one ends first, and one alone uses every idle
 worker (start-time fair queueing: Goyal, Vin and Cheng, 1996).
 
-The order shares the index of `due_at`: below `job.FAR` that is a time, from which a job may be
-taken; from FAR on it is a turn, and the job may be taken at any time. What is due by time goes
-first: the first waiting job of a client, and retries. One claim in a few looks at turns first
-(`leases`), so that no stream of new jobs keeps a flow waiting.
+The order shares the index of `due_at`: a value below `job.FAR` is the time from which a job may be
+claimed; from FAR on it is a turn, and the job may be claimed at any time. Jobs that are due by time
+go first: the first waiting job of a client, and retries. One claim in a few begins with turns
+(`leases`), so that no stream of new jobs starves a flow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def first(transaction: Transaction) -> float:
 
 
 def following(transaction: Transaction, client: str | None) -> float | None:
-    """Return the turn of a client's next job; None: it has no other waiting, this one is due now.
+    """Return the turn of a client's next job; None: no other waits, so this one is due now.
 
     Jobs without a client, such as those of a batch, belong to no client's flow.
     """

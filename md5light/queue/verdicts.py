@@ -1,4 +1,4 @@
-"""Verdicts: what the outcomes of attempts say of hosts, and what that means to their jobs.
+"""Verdicts: the effect of outcomes on the state of hosts, and the effect of that on their jobs.
 
 The rules of hosts are in `politeness`; this applies them, under the locks of the hosts.
 """
@@ -26,24 +26,24 @@ STORE = """
     changes=", ".join(f"{column} = excluded.{column}" for column in COLUMNS),
 )
 
-#: refusals of a job that its host answers for: the next ones are the job's own, where the host
-#: has given another job a good answer since
+#: refusals of a job that count against its host: further ones count against the job, if the host
+#: has given another job a good answer since the last
 HOSTS_REFUSALS = 2
 
-#: codes of failures that show that the host answers
+#: codes of failures that prove that the host answers
 ANSWERED = frozenset(
     {"http_status", "bad_response", "bad_redirect", "incomplete", "too_large", "too_many_redirects"}
 )
 
 
 class Verdict(Enum):
-    """What an outcome means to the job."""
+    """The effect of an outcome on the job."""
 
-    #: what it says
+    #: the outcome is the job's own
     OWN = "own"
-    #: its host rests, and it was the only one that asked: the attempt counts
+    #: its host rests, and it was the host's only request: the attempt counts
     REFUSED = "refused"
-    #: its host rests: it was as good as not tried
+    #: its host rests: the attempt does not count
     UNTRIED = "untried"
 
 
@@ -60,7 +60,7 @@ class Verdicts:
         ended: Iterable[tuple[Job, Hashed | Failure]],
         standings: Standings,
     ) -> list[Verdict]:
-        """Note what outcomes say of hosts, before they are stored; return what they mean to jobs.
+        """Update the hosts by outcomes that are about to be stored; return the verdicts on jobs.
 
         `standings` must hold their hosts; their troubles are brought up to date.
         """

@@ -1,4 +1,4 @@
-"""The batches that clients can see: those whose list is complete, until they are removed."""
+"""The batches that are visible to clients: those with a complete list, until they are removed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def get(transaction: Transaction, batch_id: str) -> Batch | None:
 
 
 def batch_of(row: Row) -> Batch:
-    """Make a batch of a row of BATCHES."""
+    """Make a batch from a row of BATCHES."""
     values = {field: row[field] for field in Batch._fields}
     return Batch(**{**values, "digests": tuple(row["digests"].split())})
