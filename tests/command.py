@@ -12,15 +12,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -86,6 +89,50 @@ def run(command: str, *arguments: str, cwd: Path, **environ: str) -> CompletedPr
         code = _exit_code(function)
     out, err = (stream.buffer.getvalue().decode() for stream in streams[1:])
     return CompletedProcess([command, *arguments], code, out, err)
+
+
+def said(done: CompletedProcess[str]) -> str:
+    """Return what a command printed that did what it was asked."""
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def in_json(done: CompletedProcess[str]) -> Any:
+    printed = said(done)
+    assert printed.count("\n") == 1
+    value = json.loads(printed)
+    assert json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n" == printed
+    return value
+
+
+def refused(done: CompletedProcess[str], code: int = 1) -> str:
+    """Return the one line of a command that did not do what it was asked."""
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("md5light: ").rstrip("\n")
+
+
+def configure(
+    tmp_path: Path, *, shutdown_seconds: float = 25, database: str = "jobs.sqlite3", **smtp: object
+) -> None:
+    """Write config.ini; the owner alone can read it."""
+    file = tmp_path / "config.ini"
+    file.touch(mode=0o600)
+    lines = [f"{key} = {value}" for key, value in smtp.items()]
+    sections = [
+        "[queue]",
+        f"database = {database}",
+        "[worker]",
+        f"shutdown_seconds = {shutdown_seconds}",
+        "[smtp]",
+    ]
+    file.write_text("\n".join([*sections, *lines, ""]))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _exit_code(function: Callable[[], None]) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from md5light.batch import Batch, NewBatch, NewLine, describe
 from md5light.errors import PermanentFailure
-from md5light.job import Hashed
+from md5light.job import Hashed, Mail
 from md5light.queue import open_database
 from md5light.queue.batches import Batches
 from md5light.queue.copy import copy
@@ -56,6 +56,14 @@ def work(database: Database) -> None:
         is_missing = job.url.endswith("/2")
         queue.settle(job, REFUSED if is_missing else Hashed("0" * 32, 7, job.url, None, None, None))
     Batches(database, max_attempts=3).end_due()
+
+
+def sent(database: Database) -> Iterator[Mail]:
+    """Send all mails that are due."""
+    outbox = Outbox(database, lease_seconds=60, retry_seconds=30, give_up_seconds=86400)
+    while mail := outbox.claim("w1"):
+        outbox.sent(mail)
+        yield mail
 
 
 def fill(database: Database, clock: Clock) -> tuple[Batch, Batch, Batch]:
@@ -189,9 +197,5 @@ def test_batches_move_to_another_database_as_they_are(
     assert new.retry(ended.id)
     jobs = database.read(lambda reading: reading.all("select * from jobs"))
     assert len(jobs) == 11
-    outbox = Outbox(database, lease_seconds=60, retry_seconds=30, give_up_seconds=86400)
-    subjects = []
-    while mail := outbox.claim("w1"):
-        subjects.append(mail.subject)
-        outbox.sent(mail)
-    assert sorted(subjects) == sorted(f"{batch.id}.1" for batch in old.newest(9)[:2])
+    subjects = sorted(mail.subject for mail in sent(database))
+    assert subjects == sorted(f"{batch.id}.1" for batch in old.newest(9)[:2])

@@ -413,12 +413,11 @@ def sandboxed(state: Path, *command: object) -> list[str]:
 def test_an_unprivileged_user_writes_nothing_but_the_state(
     installed: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = tmp_path / "state"
+    state, bin_ = tmp_path / "state", installed / "opt/md5light/bin"
     state.mkdir(0o700)
     before = files(installed)
     monkeypatch.setenv("PYTHONPATH", str(prepared.packages))
     monkeypatch.setenv("HOME", "/nonexistent")
-    bin_ = installed / "opt/md5light/bin"
     settings = {
         "queue": {"database": state / "md5light.sqlite3"},
         "smtp": {"maildir": state / "mail"},
