@@ -7,6 +7,7 @@ curl connects to, and a connection that was cut is an error.
 from __future__ import annotations
 
 import functools
+import os
 import socket
 import ssl
 from typing import Any
@@ -86,6 +87,9 @@ class Client:
         Raises ssl.SSLError, which `explain` turns into a sentence, or OSError when the connection
         broke.
         """
+        # Of a connection that was reset, wrap_socket leaves a socket open and forgets it.
+        if broken := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(broken, os.strerror(broken))
         # OpenSSL matches no name with an underscore against a wildcard, unlike curl and browsers.
         odd = "_" in host
         context = self._any_name if odd else self._context

@@ -6,8 +6,10 @@ import contextlib
 import datetime
 import hashlib
 import ipaddress
+import select
 import socket
 import ssl
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,10 +22,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from md5light import tls
 from md5light.config import DownloadConfig
 from md5light.dial import AddressInfo
 from md5light.download.downloader import Downloader, Transfer
 from md5light.errors import Failure, PermanentFailure, TemporaryFailure
+from md5light.interrupt import Interrupt
 from tests.origin import Origin, Peer, Raw
 
 pytestmark = pytest.mark.python
@@ -429,3 +433,17 @@ def test_a_head_that_is_cut_is_no_answer(authority: Authority, ca_file: Path) ->
         with pytest.raises(TemporaryFailure) as caught:
             download(origin.url("/file", "files.test"), ca_file)
     assert caught.value.code == "incomplete"
+
+
+def test_a_connection_that_was_reset_leaves_no_socket_open() -> None:
+    """What is left open is an error, since ResourceWarnings are errors in tests."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as connection,
+    ):
+        accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()  # sends RST
+        select.select([connection], [], [])
+        with pytest.raises(ConnectionResetError):
+            tls.Client().start(connection, "127.0.0.1", Interrupt())
