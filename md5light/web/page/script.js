@@ -119,8 +119,8 @@ function clearList() {
 
 // --- submitting ---------------------------------------------------------------------------------
 
-// The button is only said to be disabled: if it were, it would lose the focus, and whoever uses a
-// keyboard their place.
+// The button is only said to be disabled: if it were, it would lose the focus, and a reader with a
+// keyboard the place.
 async function whileBusy(button, work) {
   if (button.ariaDisabled === "true") return;
   button.ariaDisabled = "true";
