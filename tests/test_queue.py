@@ -498,17 +498,21 @@ def test_a_mail_is_owed_from_the_transaction_of_the_result(queue: Queue, outbox:
     assert stored(queue, job_id).mail == "sent"
 
 
-def work_side_by_side(location: str, wins: Path) -> None:
-    """Claim and settle with several threads until nothing is left; writes the ids won."""
-    database = open_database(location, durable=False)
-    queue = Queue(
+def roomy_queue(database: Database, per_host: int = 0) -> Queue:
+    return Queue(
         database,
         lease_seconds=60,
         max_attempts=3,
         retry_seconds=10,
         max_unfinished=10**6,
-        per_host=0,
+        per_host=per_host,
     )
+
+
+def work_side_by_side(location: str, wins: Path) -> None:
+    """Claim and settle with several threads until nothing is left; writes the ids won."""
+    database = open_database(location, durable=False)
+    queue = roomy_queue(database)
     won: list[str] = []
 
     def work() -> None:
@@ -530,14 +534,7 @@ def work_side_by_side(location: str, wins: Path) -> None:
 @pytest.mark.slow
 def test_threads_and_processes_claim_side_by_side(location: str, tmp_path: Path) -> None:
     database = open_database(location, durable=False)
-    queue = Queue(
-        database,
-        lease_seconds=60,
-        max_attempts=3,
-        retry_seconds=10,
-        max_unfinished=10**6,
-        per_host=0,
-    )
+    queue = roomy_queue(database)
     submitted = {submit(queue) for _ in range(400)}
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -557,14 +554,7 @@ def test_threads_and_processes_claim_side_by_side(location: str, tmp_path: Path)
 
 
 def test_a_host_never_has_more_than_its_share_whoever_claims_at_once(database: Database) -> None:
-    queue = Queue(
-        database,
-        lease_seconds=60,
-        max_attempts=3,
-        retry_seconds=10,
-        max_unfinished=10**6,
-        per_host=2,
-    )
+    queue = roomy_queue(database, per_host=2)
     ids = [submit(queue, host) for host in ("a.example.com", "b.example.com") for _ in range(20)]
     running, counting, most = Counter[str](), threading.Lock(), Counter[str]()
 
