@@ -430,6 +430,10 @@ def test_connections_are_used_again(origin: Origin, fetch: Fetch) -> None:
         head("Content-Length: 5", "Connection: Keep-Alive, Close") + b"hello",
         head("Content-Length: 5", version="HTTP/1.0") + b"hello",
         head("Content-Length: 5", "Transfer-Encoding: chunked") + chunked(b"hello"),
+        # odd ends of chunks
+        head(*["Transfer-Encoding: chunked"] * 2) + chunked(b"hello"),
+        CHUNKED + chunked(b"hello") + b"0\r\n\r\n",
+        CHUNKED + chunked(b"hello") + head("Content-Length: 4") + b"evil",
     ],
 )
 def test_a_connection_that_should_not_be_is_not_used_again(

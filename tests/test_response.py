@@ -446,26 +446,6 @@ def test_a_server_that_accepts_nothing_is_asked_twice(origin: Origin, fetch: Fet
 
 
 @pytest.mark.parametrize(
-    "sent",
-    [
-        head(*["Transfer-Encoding: chunked"] * 2) + chunked(b"hello"),
-        CHUNKED + chunked(b"hello") + LAST,
-        CHUNKED + chunked(b"hello") + head("Content-Length: 4") + b"evil",
-    ],
-)
-def test_an_odd_end_of_chunks_costs_the_connection(
-    origin: Origin, fetch: Fetch, sent: bytes
-) -> None:
-    def script(peer: Peer) -> bool:
-        peer.send(sent)
-        return True
-
-    url = origin.serve("/file", script)
-    assert fetch(url).md5 == fetch(url).md5 == md5(b"hello")
-    assert origin.connections == 2
-
-
-@pytest.mark.parametrize(
     ("value", "low", "high"),
     [
         ("120", 120, 120),
