@@ -1,4 +1,4 @@
-"""The server process: from its start to a stop in good order."""
+"""The server process: its start, its loop and its orderly stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from md5light.web.sockets import listening_sockets, url_of
 
 log = Log(__name__)
 
-#: seconds that a stopping server gives running requests to be answered
+#: seconds for which a stopping server waits for open requests
 STOP_SECONDS = 20.0
 
 
@@ -84,11 +84,11 @@ def _log_hangup() -> None:
 
 
 def _stay_on_one_core() -> None:
-    """Keep all threads to be started on one core.
+    """Run all threads that are started later on one core.
 
-    Only one can run at a time anyway (Python's global interpreter lock), and to hand that to
-    another core costs more than what is done with it: 50 clients at once had 930 answers a second
-    from one core, and 83 from two.
+    Only one runs at a time anyway (Python's global interpreter lock), and passing the lock to
+    another core costs more than the work under it: 50 clients at once got 930 answers a second from
+    one core, and 83 from two.
     """
     with contextlib.suppress(OSError):  # where a sandbox forbids it, it only takes longer
         core = random.choice(list(os.sched_getaffinity(0)))  # noqa: S311 - not a secret

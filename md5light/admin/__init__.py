@@ -1,4 +1,4 @@
-"""The administration: what `md5light` does, each command a function of its name.
+"""The administration: each command of `md5light` is a function of its name.
 
 A command's module is imported when it is asked for (PEP 562): together they import nearly all of
 md5light, which takes several times as long as most commands.

@@ -1,4 +1,4 @@
-"""The database as the commands open it."""
+"""Opens the database for the commands, and finds jobs and batches by the beginnings of ids."""
 
 from __future__ import annotations
 

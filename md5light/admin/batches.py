@@ -45,7 +45,7 @@ def batches_list(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def batches_show(config: Config, arguments: argparse.Namespace) -> None:
-    """Print all that may be known of a batch."""
+    """Print the whole description of a batch."""
     with batches_of(config) as batches:
         batch = found_batch(batches, arguments.id)
         result = batches.result(batch)

@@ -1,4 +1,4 @@
-"""`md5light config …`: is the configuration right, and what in it is perhaps not meant."""
+"""`md5light config …`: checks the configuration for errors and for likely mistakes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ USUAL_SECURITY = {25: ("starttls", "none"), 465: ("tls",), 587: ("starttls", "no
 
 
 def config_check(config: Config, arguments: argparse.Namespace) -> None:
-    """Say that the configuration is right; what is wrong in itself was said when it was read."""
+    """Print that the configuration is right, and warnings; reading it has found most errors."""
     file = configuration.find(arguments.config)
     name = str(file or "the defaults")
     if problem := _login_problem(config.smtp):
@@ -120,7 +120,7 @@ def _file_problem(path: Path) -> str:
 
 
 def warnings(config: Config) -> Iterator[str]:
-    """Name what is allowed but often a mistake."""
+    """Yield warnings of settings that are allowed but often mistakes."""
     if problem := configuration.undecided(config):
         yield problem
     yield from _server_warnings(config.server)
@@ -207,7 +207,7 @@ def _password_warnings(config: SmtpConfig) -> Iterator[str]:
 
 
 def _mail_warnings(config: SmtpConfig) -> Iterator[str]:
-    """Name what mail servers refuse, and whether this one can be reached."""
+    """Yield warnings of settings that mail servers refuse, and of an unreachable server."""
     try:
         check_address(config.sender_address, local_domains=False)
     except Refused:

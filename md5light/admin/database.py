@@ -35,7 +35,7 @@ def queue_copy(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def queue_compact(config: Config, arguments: argparse.Namespace) -> None:
-    """Give the file system back what removed jobs took."""
+    """Give the space of removed jobs back to the file system."""
     location = config.queue.database
     with contextlib.closing(open_database(location, durable=True, create=False)) as database:
         freed = database.compact()
@@ -46,7 +46,7 @@ def queue_compact(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def stats(config: Config, arguments: argparse.Namespace) -> None:
-    """Print what goes on, and the counts since the database was made."""
+    """Print the current state, and the counts since the database was created."""
     with opened(config) as database:
         counted = _counted(Totals(database).snapshot())
     if arguments.json:
@@ -61,7 +61,7 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _counted(snapshot: Snapshot) -> dict[str, object]:
-    """Give a snapshot the form that is printed."""
+    """Return a snapshot in the form that is printed."""
     jobs, last = sum(snapshot.durations.values()), snapshot.last_sign_seconds
     return {
         "unfinished": _each(("queued", "running"), snapshot.unfinished),

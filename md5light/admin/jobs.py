@@ -40,7 +40,7 @@ def jobs_list(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def jobs_show(config: Config, arguments: argparse.Namespace) -> None:
-    """Print all that may be known of jobs."""
+    """Print the whole descriptions of jobs."""
 
     def show(queue: Queue, job: Job) -> None:  # noqa: ARG001 - nothing is changed
         if arguments.json:

@@ -21,7 +21,7 @@ from md5light.queue.outbox import Outbox
 from md5light.queue.recipients import Recipients
 from md5light.text import visible
 
-#: times of what was submitted with an address
+#: the columns that are times
 TIMES = ("created_at", "finished_at")
 
 
@@ -31,7 +31,7 @@ class _Steps:
     def __init__(self, *, in_json: bool) -> None:
         self._in_json = in_json
         self._results: list[dict[str, str]] = []
-        #: the step that goes on
+        #: the current step
         self.name = ""
 
     def begin(self, name: str) -> None:
@@ -78,7 +78,7 @@ def mail_retry(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def mail_export(config: Config, arguments: argparse.Namespace) -> None:
-    """Print what was submitted with an address."""
+    """Print the jobs and batches that were submitted with an address."""
     with opened(config) as database:
         found = Recipients(database).find(arguments.address)
     if not found:
@@ -92,7 +92,7 @@ def mail_export(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def mail_forget(config: Config, arguments: argparse.Namespace) -> None:
-    """Remove an address from all jobs, batches and mails; what is owed to it is not sent."""
+    """Remove an address from all jobs, batches and mails; mails owed to it are not sent."""
     with opened(config) as database:
         removed = Recipients(database).forget(arguments.address)
     if not removed:
@@ -122,7 +122,7 @@ def _row(mail: dict[str, Any]) -> tuple[object, ...]:
 def mail_test(config: Config, arguments: argparse.Namespace) -> None:
     """Send a mail and print each step.
 
-    The server's words may hold the address, so they go to standard output, not to the log.
+    The server's replies may contain the address, so they are printed and not logged.
     """
     to_maildir = not config.smtp.host
     local_domains = config.smtp.local_domains or to_maildir

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for scripts."""
+"""Output of the commands: tables for people, JSON for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`md5light token …`: who may submit."""
+"""`md5light token …`: adds, lists and removes tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from md5light.web.tokens import TokenFile, digest, is_name, is_token
 
 
 def token_add(config: Config, arguments: argparse.Namespace) -> None:
-    """Make a token and print it; the file keeps its hash alone."""
+    """Make a token and print it; the file has only its hash."""
     name = unicodedata.normalize("NFC", arguments.name)
     if not is_name(name):
         raise Refused(
@@ -76,7 +76,7 @@ def _file(config: Config) -> TokenFile:
 
 @contextlib.contextmanager
 def _changing(config: Config) -> Iterator[list[str]]:
-    """Give the lines of the file to be changed in the block, and replace the file after it.
+    """Yield the lines of the file, which the block may change; then replace the file.
 
     Two commands at once wait for each other; a reader sees the old file or the new one.
     """
@@ -107,9 +107,9 @@ def _locked(file: TokenFile, folder: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put a file with the same owner and mode in its place; a new one is its owner's alone.
+    """Replace the file by one with the same owner and mode; only its owner can read a new one.
 
-    What root makes belongs to the owner of the folder, as the service's own files do.
+    A file that root creates gets the owner of the folder, as the service's own files do.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     made = Path(name)

@@ -1,4 +1,4 @@
-"""What the parsers of all commands have in common, and how values are read."""
+"""The common parts of all parsers: lazy arguments, shared flags, and types of values."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that has `fill` add its arguments when it is used.
+    """A parser that calls `fill` to add its arguments when it is used.
 
-    So a start does not take the time for the arguments of commands that are not called.
+    So a start spends no time on the arguments of other commands.
     """
 
     def __init__(self, *, fill: Callable[[Parser], object] | None = None, **options: Any) -> None:
@@ -58,7 +58,7 @@ def sentence(purpose: str) -> str:
 
 
 def add_common(parser: Parser) -> None:
-    """Add flags that are taken anywhere among the words: no default of one parser may beat them."""
+    """Add flags that may stand anywhere: their defaults must not override a value given before."""
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -82,7 +82,7 @@ def add_json(parser: Parser) -> None:
 
 
 def key_of(section: str, key: str) -> Callable[[str], Any]:
-    """Read an argument as the key of the configuration that it stands for."""
+    """Parse an argument as the key of the configuration that it sets."""
 
     def read(text: str) -> Any:
         from md5light import config

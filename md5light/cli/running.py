@@ -1,4 +1,4 @@
-"""How a command runs: its arguments are parsed, its configuration is read, its exit code is set."""
+"""Runs a command: parses its arguments, reads its configuration, sets its exit code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def importing() -> Iterator[None]:
     """Hide imported modules from the garbage collector: they stay until the end.
 
-    To collect among them, also at the exit, would take a seventh of the time of a short command.
+    Collecting them, also at the exit, would take a seventh of the time of a short command.
     """
     gc.disable()
     yield
@@ -42,7 +42,7 @@ def run(
     work: Callable[[Config], bool | None],
     **flags: dict[str, object],
 ) -> None:
-    """Load the configuration, lay the flags over it, work, and exit with the right code."""
+    """Load the configuration, override it by the flags, work, and exit with the right code."""
     with exits.reported(program):
         import dataclasses
 

@@ -1,4 +1,4 @@
-"""What a server answers: a batch, or an error as md5light writes it; else it is no md5light."""
+"""Answers of a server: a batch, or an error in md5light's form; otherwise it is not md5light."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from requests import Response
 from md5light.errors import Md5lightError, NotDone, Refused, Unreachable
 from md5light.text import visible
 
-#: statuses that say that the request is wrong, not its object
+#: statuses of a wrong request, in contrast to a missing or unsuitable batch
 REFUSALS = {400, 413, 415, 422}
 
-#: what an error of the API names, and how the user of the client says the same
+#: names in errors of the API, and the client's flags for them
 FLAGS = {
     "skip_invalid=yes": "--skip-invalid",
     "partial=yes": "--partial",
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     id: str
     status: str
     counts: dict[str, int]
-    #: all that the server said
+    #: the whole object of the server
     described: dict[str, Any]
     #: seconds after which the server wants to be asked again, None if it does not say
     retry_after: float | None

@@ -1,4 +1,4 @@
-"""BagIt bags (RFC 8493): what fetch.txt lists, with the digests that the manifests have for it."""
+"""BagIt bags (RFC 8493): the entries of fetch.txt with their digests in the manifests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Bag:
             yield {"url": url, "name": self._name(name), **size}
 
     def digests(self, names: set[str]) -> dict[str, dict[str, str]]:
-        """Return what the manifests say of `names`: digests by algorithm."""
+        """Return the manifests' digests for `names`, by algorithm."""
         found: dict[str, dict[str, str]] = {}
         for algorithm in ALGORITHMS:
             manifest = f"manifest-{algorithm}.txt"
@@ -79,7 +79,7 @@ class _Bag:
                 yield number, line
 
     def _name(self, escaped: str) -> str:
-        """Decode what must be percent-encoded in a name: CR, LF and, since version 1.0, `%`."""
+        """Percent-decode CR, LF and, since version 1.0, `%`, which must be encoded in names."""
         name = self._escape.sub(lambda found: chr(int(found[0][1:], 16)), escaped)
         return name.removeprefix("./")
 

@@ -1,4 +1,4 @@
-"""What `submit` and `verify` post: the lists that are named, as one, with the options."""
+"""The body that `submit` and `verify` post: the named lists as one, and the options."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _open(part: str | list[str], stack: contextlib.ExitStack) -> _Source:
 
 
 def _spooled(pieces: Iterable[bytes], stack: contextlib.ExitStack) -> IO[bytes]:
-    """Store what can't be read twice in a file without a name."""
+    """Copy a stream that can't be read twice to an unnamed file."""
     spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - as above
     spool.writelines(pieces)
     return spool

@@ -1,4 +1,4 @@
-"""Where a manifest goes: to standard output, or to a file that is replaced as a whole."""
+"""The output of a manifest: standard output, or a file that is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import IO
 from md5light.errors import NotDone
 from md5light.lists.formats import FORMS
 
-#: forms that a file's name tells: by its extension, or as in MD5SUMS
+#: forms that a file's name implies: by its extension, or as MD5SUMS does
 _NAMED_FORMS = ("csv", "md5sum", "sha1sum", "sha256sum", "sha512sum")
 
 Fetch = Callable[[IO[bytes]], None]
 
 
 def check_writable(target: str | None) -> None:
-    """Raise NotDone if `target` can't be written, before anybody waits for what goes there."""
+    """Raise NotDone if `target` can't be written; called before the client waits."""
     if target is None:
         return
     path = Path(target)
@@ -36,7 +36,7 @@ def check_writable(target: str | None) -> None:
 
 
 def form_for(target: str | None) -> str:
-    """Tell which form of a manifest a file of this name has: ndjson unless the name says more."""
+    """Return the form of a manifest that a file name implies, by default ndjson."""
     name = Path(target or "").name.lower()
     for form in _NAMED_FORMS:
         if name.endswith(FORMS[form].extension) or name == f"{form}s":
@@ -45,9 +45,9 @@ def form_for(target: str | None) -> str:
 
 
 def store(fetch: Fetch, target: str | None) -> None:
-    """Have `fetch` write a file, and put it in the place of `target`, None for standard output.
+    """Let `fetch` write a file and replace `target` by it; None is standard output.
 
-    Nothing changes there if `fetch` fails. Raises NotDone if `target` can't be written.
+    If `fetch` fails, nothing changes. Raises NotDone if `target` can't be written.
     """
     path = Path(target) if target else None
     with _naming(target or "standard output"):

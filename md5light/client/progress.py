@@ -1,4 +1,4 @@
-"""How far a batch has got, on standard error while the client waits."""
+"""The progress of a batch, on standard error while the client waits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Progress:
         self._erase()
 
     def show(self, counts: Mapping[str, int]) -> None:
-        """Show how many lines are done, and what can be foretold of the others."""
+        """Show how many lines are done, and an estimate for the others."""
         if self._done_before is None:
             self._began, self._done_before = self._clock(), _done(counts)
         rate = (_done(counts) - self._done_before) / max(self._clock() - self._began, 0.001)

@@ -36,7 +36,7 @@ def complain(text: str) -> None:
 
 
 def summarize(service: Service, batch: Batch, seconds: float) -> None:
-    """Print counts, time, the first bad lines and why, and how to get the others."""
+    """Print counts, time, the first bad lines with their reasons, and how to get the others."""
     counts = batch.counts
     found = [f"{counts[name]:,} {name}" for name in _SUMMED if counts.get(name)]
     lines = "line" if counts["total"] == 1 else "lines"
@@ -52,7 +52,7 @@ def summarize(service: Service, batch: Batch, seconds: float) -> None:
 
 
 def rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Make rows for people of what the server says of a batch."""
+    """Make rows for people from the server's object of a batch."""
     for name, value in sorted(described.items()):
         if isinstance(value, dict):
             yield from ((f"{name} {part}", visible(str(count))) for part, count in value.items())

@@ -1,4 +1,4 @@
-"""The server that the client speaks to: requests, repeated where that helps, and answers."""
+"""The server from the client's view: requests, with repeats after temporary errors, and answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIMEOUTS = (10, 120)
 #: statuses of answers that may be another one later
 TEMPORARY = {429, 500, 502, 503, 504}
 
-#: the status of an answer to what can't be done with a batch as it stands
+#: the status of a request that the state of the batch does not allow
 CONFLICT = 409
 
 #: seconds until a server that does not answer is given up, unless the client waits for a batch
@@ -203,7 +203,7 @@ def _quoted(batch_id: str) -> str:
 
 
 def _read(answer: requests.Response, into: IO[bytes] | None) -> None:
-    """Read the whole body: into the file where it is what was asked for, else into memory."""
+    """Read the whole body: into the file if it is the manifest, else into memory."""
     if into is None or answer.status_code != 200:
         _ = answer.content
         return

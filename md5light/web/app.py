@@ -1,4 +1,4 @@
-"""The application: its routes, who may ask for what, and the form of answers and errors."""
+"""The application: its routes, their permissions, and the form of answers and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from md5light.web.page import Page
 from md5light.web.service import ServiceAPI
 from md5light.web.tokens import TokenFile, Tokens
 
-#: status of what is refused for another reason than a malformed request
+#: statuses of refusals for other reasons than a malformed request
 STATUSES = {
     "ambiguous_names": 409,
     "not_all_done": 409,
@@ -42,7 +42,7 @@ STATUSES = {
 
 Render = Callable[["Answer | Problem"], bottle.HTTPResponse]
 
-#: looks at a request's environment; raises Problem where the request is to be refused
+#: checks a request's environment; raises Problem to refuse the request
 Check = Callable[[dict[str, Any]], None]
 
 
@@ -99,7 +99,7 @@ def _routes(
 
 
 def _checks(route: Route, tokens: Tokens | None, base_url: str) -> list[Check]:
-    """Return what a request must pass: what changes something is for our own pages and for tokens.
+    """Return the checks of a request: changes need the service's own pages, and a token if any.
 
     Metrics are for tokens too.
     """

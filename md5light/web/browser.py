@@ -1,18 +1,18 @@
-"""The choices that a browser states in the headers of a request."""
+"""The preferences in a browser's request headers: page or JSON, and the language."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-#: characters of a header that are read: enough for any browser, and no work for anybody else
+#: characters of a header that are read: enough for browsers, and little work for attackers' headers
 MAX_CHARACTERS = 1000
 
 
 def prefers_html(headers: Mapping[str, str]) -> bool:
     """Tell whether the client prefers a page to JSON, as browsers do.
 
-    A client that takes both alike, such as curl with its `*/*`, is a script.
+    A client without a preference, such as curl with its `*/*`, counts as a script.
     """
     accepted = _weights(headers.get("Accept", ""))
     html, data = (_media_weight(accepted, kind) for kind in ("text/html", "application/json"))
@@ -20,7 +20,7 @@ def prefers_html(headers: Mapping[str, str]) -> bool:
 
 
 def preferred_language(headers: Mapping[str, str]) -> str:
-    """Choose one of our languages by `Accept-Language`; English unless Russian is preferred."""
+    """Choose a language of the page by `Accept-Language`: English unless Russian is preferred."""
     accepted = _weights(headers.get("Accept-Language", ""))
     english, russian = (
         max(
@@ -43,6 +43,6 @@ def _weights(header: str) -> dict[str, float]:
 
 
 def _media_weight(accepted: dict[str, float], media_type: str) -> float:
-    """Return the weight of the most specific choice that `media_type` falls under."""
+    """Return the weight of the most specific choice that matches `media_type`."""
     choices = (media_type, media_type.partition("/")[0] + "/*", "*/*")
     return next((accepted[choice] for choice in choices if choice in accepted), 0.0)

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: a URL is taken, and its job is asked for, canceled and retried."""
+"""Jobs over HTTP: submitting a URL, and showing, canceling and retrying its job."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from md5light.web.tokens import client_of
 
 log = Log(__name__)
 
-#: seconds until a client is asked to look at a job again, at most
+#: the longest Retry-After of an unfinished job, in seconds
 LONGEST_POLL_SECONDS = 60
 
 
 class JobAPI:
-    """One method a route; each returns an answer, or raises a Problem or what becomes one.
+    """One method for each route; it returns an answer, or raises an error that becomes a Problem.
 
-    `root` is the path that all others begin with.
+    `root` is the prefix of all paths.
     """
 
     def __init__(self, queue: Queue, guard: Guard, config: Config, root: str) -> None:

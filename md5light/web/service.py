@@ -1,4 +1,4 @@
-"""The service over HTTP: whether it works, how much it does, and the API's description."""
+"""The service over HTTP: its health, its metrics, and the description of the API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPENAPI = Path(__file__).with_name("openapi.json")
 
 
 class ServiceAPI:
-    """One method a route, as JobAPI has them."""
+    """One method for each route, as in JobAPI."""
 
     def __init__(self, queue: Queue, totals: Totals) -> None:
         self._queue = queue

@@ -167,7 +167,7 @@ class Downloads:
         return {address for address in addresses if machines[address] in (free or ())}
 
     def _stored(self, outcome: Hashed | Failure) -> Hashed | Failure:
-        """Return what the queue is told: strangers learn less than the log."""
+        """Return the outcome for the queue: strangers learn less than the log."""
         return told(outcome) if self._is_public and isinstance(outcome, Failure) else outcome
 
     def _download(self, running: _Running) -> Hashed:

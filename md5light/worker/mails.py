@@ -25,7 +25,7 @@ from md5light.worker.state import POLL_SECONDS, State
 
 log = Log(__name__)
 
-#: what to do about a mail that can't be sent although nothing is wrong with it
+#: the advice for a mail that can't be sent although nothing is wrong with it
 REMEDY = "The operator has to mend this: see [smtp] and the mail server. Until then mails wait."
 
 #: codes of failures that say nothing about the mail: the next one would meet the same
@@ -35,7 +35,7 @@ MAIL_SERVER_CODES = frozenset(
 
 
 class Mails:
-    """Claims mails from the outbox, sends them, and stores how that ended."""
+    """Claims mails from the outbox, sends them, and stores the outcomes."""
 
     def __init__(
         self, state: State, outbox: Outbox, batches: Batches, config: Config, *, burst: bool
@@ -76,7 +76,7 @@ class Mails:
         return mail is not None
 
     def end_batches(self) -> bool:
-        """End the batches that nothing is left to do for; returns whether there were any."""
+        """End the batches whose jobs have all ended; return whether there were any."""
         ended = self._batches.end_due()
         for batch in ended:
             log.info("batch_ended", batch=batch.id, status=batch.status, lines=batch.lines)
@@ -138,5 +138,5 @@ class Mails:
 
 
 def _told(mail: Mail) -> dict[str, str]:
-    """Return how the log names what a mail tells of; a batch has a mail for each of its ends."""
+    """Return the log's fields for the subject of a mail; a batch has a mail for each end."""
     return {mail.kind: mail.subject.partition(".")[0]}

@@ -1,4 +1,4 @@
-"""What the threads of one worker process share: its end, its outages, and how work can fail."""
+"""The shared state of a worker's threads: its end, its outages, and its handling of failures."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class State:
     # --- the database -----------------------------------------------------------------------------
 
     def persist(self, write: Callable[[], T]) -> T | None:
-        """Write until it succeeds: an outage of the database must not throw away what was done.
+        """Write until it succeeds: an outage of the database must not discard completed work.
 
         Returns None when the worker has to end before; the lease then runs out, and the work is
         done again.

@@ -1,4 +1,4 @@
-"""What a service that strangers can reach tells of a failure, and how often it tries again.
+"""The failures that a public service reports, and its number of attempts.
 
 A code for each way in which a port does not answer would make the service a port scanner, and one
 for names that exist in a private network alone would list these. The log has the true reason.
@@ -12,10 +12,10 @@ NO_NAME = "The host's name could not be found, or leads to no address that is op
 
 NO_ANSWER = "The server could not be reached, or did not answer as a web server does."
 
-#: codes that tell what a name server knows
+#: codes that reveal what a name server knows
 OF_NAMES = ("name_not_found", "address_not_allowed")
 
-#: codes that tell, before any answer, what listens at a port
+#: codes that reveal, before any answer, what listens on a port
 OF_PORTS = ("connection_failed", "timed_out", "bad_response", "tls_failed")
 
 

@@ -1,5 +1,5 @@
-"""All that md5light knows of waitress: requests in, answers out, and bounds for both.
+"""The HTTP server: waitress, with bounds for requests and answers; no other module uses it.
 
-waitress reads and parses requests in one loop, and has threads answer them. Everything here that is
-no part of its documented interface is named in tests/test_http.py.
+waitress reads and parses requests in one loop, and threads answer them. tests/test_http.py names
+everything that this package uses beyond waitress' documented interface.
 """

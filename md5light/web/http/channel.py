@@ -1,4 +1,4 @@
-"""The channels: one connection each, with its requests one after the other."""
+"""Channels: a connection with its requests, one after the other."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Refusal(ErrorTask):  # type: ignore[misc]
 class Channel(HTTPChannel):  # type: ignore[misc]
     """A connection; of several requests sent at once, the next is parsed when the answer has gone.
 
-    Else clients that never read could fill the memory with answers.
+    Otherwise clients that never read could fill the memory with answers.
     """
 
     error_task_class = Refusal

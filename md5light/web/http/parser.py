@@ -1,4 +1,4 @@
-"""The parser of requests: what RFC 9112 refuses is refused, and lists have bounds of their own."""
+"""The parser of requests: it is as strict as RFC 9112, and lists have bounds of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from waitress.utilities import Error
 #: bytes of a request's first line and headers; above it 431
 MAX_HEADER_BYTES = 32 * 1024
 
-#: bytes of a body that are kept in memory; a larger one lies in a temporary file without a name
+#: bytes of a body that are kept in memory; a larger one is kept in an unnamed temporary file
 MEMORY_BYTES = 64 * 1024
 
 #: bytes of a body beyond its list: the other fields and the marks between them
@@ -29,7 +29,7 @@ MANIFEST = re.compile(r"/batches/[^/]*/manifest")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What requests with a list, or for a manifest, may take."""
+    """The bounds of requests with a list and of requests for a manifest."""
 
     #: bytes of a list; 0: there are none
     max_list_bytes: int
@@ -47,13 +47,13 @@ def list_adjustments(adjustments: Any, max_list_bytes: int) -> Any:
 
 
 class TooManyLists(Error):  # type: ignore[misc]
-    """One list or manifest more than there may be at once."""
+    """There are as many lists and manifests at once as are allowed."""
 
     code, reason = 503, "Service Unavailable"
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]
-    """waitress' parser; it refuses what RFC 9112 refuses, and answers what it refuses."""
+    """waitress' parser, made stricter by RFC 9112; it also answers refused requests."""
 
     def __init__(self, bounds: Bounds, adjustments: Any) -> None:
         super().__init__(adjustments)

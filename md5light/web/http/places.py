@@ -1,4 +1,4 @@
-"""The places for large lists and for manifests: how many there may be at once."""
+"""Places: the limit of large lists and manifests at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Places:
         self._silence_seconds = silence_seconds
 
     def have(self, request: Parser) -> bool:
-        """Tell whether `request`, which counts itself, may go on."""
+        """Tell whether there is a place for `request`, which is counted, too."""
         channels = [entry for entry in list(self._loop.values()) if isinstance(entry, Channel)]
         if request.has_large_list:
             same = [channel for channel in channels if channel.takes_list]
@@ -35,7 +35,7 @@ class Places:
         return True
 
     def _close_silent(self, channels: list[Channel]) -> bool:
-        """Close the channel that waits for its client for longest; False where none does so."""
+        """Close the channel that has waited longest for its client; False if none waits."""
         waiting = [channel for channel in channels if not channel.requests]
         silent = min(waiting, key=lambda channel: channel.last_activity, default=None)
         if silent is None or time.time() - silent.last_activity < self._silence_seconds:

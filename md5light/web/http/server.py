@@ -1,4 +1,4 @@
-"""The server: it accepts connections, as many as there is room for, and turns waitress' loop."""
+"""The server: accepts connections, up to a limit, and runs waitress' loop."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ ACCEPTS = 16
 #: connections at once, where the process may have that many descriptors
 MAX_CONNECTIONS = 1000
 
-#: descriptors that are not for connections: for each thread, and for the log, pipes and the like
+#: descriptors for other things than connections: for each thread, and for the log, pipes and more
 THREAD_DESCRIPTORS, OTHER_DESCRIPTORS = 8, 24 + MAX_LISTS + MAX_MANIFESTS
 
-#: shortages of our own when a connection is accepted (accept(2))
+#: errors of accept(2) that are a shortage of this machine
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 #: seconds until the next try after one, and without any until the next is worth a line in the log
 SHORTAGE_SECONDS = 0.5
 SHORTAGE_LOG_SECONDS = 60.0
 
-#: seconds of silence after which a client gives its place for a list or a manifest to another
+#: seconds of silence after which a client's place for a list or a manifest is given to another
 LIST_SILENCE_SECONDS = 10.0
 
 
@@ -108,7 +108,7 @@ class HTTPServer:
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._loop, count=1)
 
     def finish(self, seconds: float) -> bool:
-        """Accept nobody any more and answer what was asked; False when that takes too long.
+        """Stop accepting, and answer the open requests; False when that takes too long.
 
         A second signal ends it, too.
         """
@@ -147,7 +147,7 @@ class HTTPServer:
             listener.channel_class(listener, connection, address, listener.adj, map=self._loop)
 
     def _pause(self, shortage: OSError) -> None:
-        """Accept nobody for a while: the listeners stay readable, and the loop would never rest."""
+        """Stop accepting for a while: readable listeners would keep the loop from sleeping."""
         now = time.monotonic()
         if now - self._shortage_at > SHORTAGE_LOG_SECONDS:
             log.warning("connections_wait", reason=shortage.strerror)
@@ -165,8 +165,8 @@ class HTTPServer:
     def _make_room(self, count: int) -> None:
         """Close the `count` connections that have been silent longest.
 
-        Above its limit waitress would accept nobody until some client leaves or times out, and idle
-        or slow clients would keep all others out.
+        Above its limit waitress accepts nobody until a client leaves or times out, so idle or slow
+        clients would keep all others out.
         """
         if count > 0:
             channels = [entry for entry in self._loop.values() if isinstance(entry, HTTPChannel)]
@@ -186,7 +186,7 @@ def _connections(threads: int) -> int:
 
 
 class _Waker(wasyncore.dispatcher):  # type: ignore[misc]
-    """Lets a signal end the wait of waitress' loop."""
+    """Makes a signal end the wait of waitress' loop."""
 
     def __init__(self, signals: StopSignals, loop: dict[int, Any]) -> None:
         self._signals = signals

@@ -22,7 +22,7 @@ class Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        # A warning for each request that waits would only add to a flood.
+        # waitress warns of each request that waits, which would only add to a flood.
         self.queue_logger.setLevel("ERROR")
         self.set_thread_count(count)
         self._writing, self._lists = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()

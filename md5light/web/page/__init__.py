@@ -1,8 +1,8 @@
 """The pages for people: one to submit, one for each job and each batch, and the API's description.
 
-It renders what the API returns and does no more. The script does the same as a browser without one,
-only without leaving the page: it fetches the very pages of the jobs and takes over what has
-changed. So all words are written here, once, and escaped by the templates.
+They render the API's values and do nothing else. The script does the same as a browser without one,
+but without leaving the page: it fetches the pages of the jobs and replaces the parts that have
+changed. So all texts are written once, here, and escaped by the templates.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PAGE_HEADERS = {
 #: The version in a file's path is that of its contents, so it is never asked for again.
 FILE_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable"}
 
-#: seconds after which a job's page is loaded again where there is no script, at most; at first 2
+#: the most seconds after which a page without a script is loaded again; at first 2
 LONGEST_REFRESH_SECONDS = 30
 
 #: the fields of the form
@@ -85,7 +85,7 @@ WRONG_FIELDS = {
 
 
 class Page:
-    """Renders pages, each as a whole answer to the request at hand."""
+    """Renders pages, each as the complete answer to the current request."""
 
     def __init__(self, config: Config, health: Health, batches: Batches) -> None:
         self._base_url = config.server.base_url
@@ -106,7 +106,7 @@ class Page:
         return self._home(fields={**NOTHING_FILLED, "url": url})
 
     def file(self, version: str, name: str) -> bottle.HTTPResponse:
-        """Hand out one of FILES."""
+        """Send one of FILES."""
         if name not in self._files or version != self._version:
             raise bottle.HTTPError(404)
         return bottle.HTTPResponse(
@@ -157,7 +157,7 @@ class Page:
         )
 
     def submitted(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
-        """Show what became of a form: its job, or the form again with what is wrong about it."""
+        """Show the result of a form: its job, or the form again with the error."""
         if isinstance(outcome, Answer):
             return self._see(f"/jobs/{outcome.value['id']}")
         return self._home(
@@ -169,14 +169,14 @@ class Page:
         )
 
     def taken(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
-        """Show what became of a list: its batch, or the form again with what is wrong about it."""
+        """Show the result of a list: its batch, or the form again with the errors."""
         if isinstance(outcome, Answer):
             return self._see(f"/batches/{outcome.value['id']}")
         refused = listed(bottle.request, outcome, _reason(outcome), _language())
         return self._home(outcome.status, outcome.headers, listed=refused)
 
     def changed(self, outcome: Answer | Problem) -> bottle.HTTPResponse:
-        """Show the job or the batch that a button was for, also where it had ended before."""
+        """Show the job or the batch of a button, also if it had ended before."""
         if isinstance(outcome, Problem) and outcome.status != 409:
             return self._problem(outcome)
         return self._see(bottle.request.path.rpartition("/")[0])
@@ -199,7 +199,7 @@ class Page:
         return bottle.HTTPResponse("", 303, {**PAGE_HEADERS, "Location": f"{self._root}{path}"})
 
     def _address(self) -> str:
-        """Return the address that readers know the service by."""
+        """Return the address of the service for readers."""
         request = bottle.request
         scheme, host = request.environ["wsgi.url_scheme"], request.get_header("Host", "")
         return self._base_url or f"{scheme}://{host}"
@@ -245,12 +245,12 @@ def _reason(problem: Problem) -> str:
 
 
 def _refresh(age: float) -> int:
-    """Return the seconds after which a page of something so old is loaded again."""
+    """Return the seconds after which the page of a job or batch so old is loaded again."""
     return min(LONGEST_REFRESH_SECONDS, round(2 + age / 10))
 
 
 def _part() -> Part:
-    """Read which lines are asked for; what can't be read asks for the first ones of any status."""
+    """Return the selected lines; an invalid selection means the first lines of any status."""
     query = bottle.request.query
     status, after = query.get("status", ""), query.get("after", "")
     is_number = after.isascii() and after.isdigit() and len(after) < 10

@@ -1,4 +1,4 @@
-"""A job as its card shows it: the numbers and times of the row put into words."""
+"""The card of a job: the values of its row as texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from md5light.web.page.language import Language
 
 
 class Fact(NamedTuple):
-    """A label and what it stands for."""
+    """A label and its value."""
 
     label: str
     value: str
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Card:
-    """What the templates show of a job; all of it is plain text, escaped by them."""
+    """The texts of a job for the templates, which escape them."""
 
     job: Job
     #: the last part of the URL's path, decoded, or else the host
@@ -60,7 +60,7 @@ class Card:
 
 
 def make_card(job: Job, language: Language, now: float, *, no_worker: bool = False) -> Card:
-    """Describe `job`, as it stands at `now`, to people; `no_worker`: nobody is there to take it."""
+    """Make the card of `job` at the time `now`; `no_worker`: no worker could claim it."""
     return Card(
         job=job,
         name=_name(job.url),
@@ -76,7 +76,7 @@ def make_card(job: Job, language: Language, now: float, *, no_worker: bool = Fal
 
 
 def compare(job: Job, pasted: str, text: dict[str, str]) -> Comparison:
-    """Compare a done job's digests with the one in `pasted`, whose algorithm its length tells."""
+    """Compare a done job's digests with the one in `pasted`; its length gives the algorithm."""
     try:
         parsed = digests.parse(pasted.strip().split(maxsplit=1)[0] if pasted.strip() else "")
     except Refused:
@@ -97,7 +97,7 @@ def moment(label: str, seconds: float, language: Language) -> Fact:
 
 
 def name_list(names: Iterable[str], text: dict[str, str]) -> str:
-    """List what can be expected of a file, by name."""
+    """List the names of expected values."""
     return ", ".join(_label(name, text) for name in names)
 
 

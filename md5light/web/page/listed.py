@@ -1,4 +1,4 @@
-"""A refused list, as the form shows it again: its fields, and what is wrong about its lines."""
+"""A refused list in the form: its fields, and the errors of its lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_SENT_CHARACTERS = 200
 
 
 class BadLine(NamedTuple):
-    """A line that can't be taken, and why."""
+    """A line that is not accepted, and the reason."""
 
     number: int
     sent: str
@@ -34,7 +34,7 @@ class BadLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Listed:
-    """What the form holds; all of it is plain text."""
+    """The content of the form, as plain text."""
 
     fields: Mapping[str, str]
     problem: str = ""

@@ -1,4 +1,4 @@
-"""Why something failed or was refused, in English and in Russian side by side."""
+"""Reasons of failures and refusals, in English and in Russian side by side."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ REASONS = {
     ),
 }
 
-#: what failures of one code have in common, where REASONS tells of a single one
+#: sentences about several failures of one code, if REASONS has one about a single failure
 KINDS = {
     "http_status": (
         "Instead of the file the server sent an error.",

@@ -1,4 +1,4 @@
-"""A batch as its page shows it: its counts, its errors and a page of its lines put into words."""
+"""The page of a batch: its counts, its errors and a page of its lines as texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LABELS_OF_STATUSES = {
     "waiting": "waiting",
 }
 
-#: what a filter always offers
+#: the filters that are always shown
 ALWAYS_OFFERED = ("", "failed", "mismatched")
 
 #: formats of manifests, and the queries for them; that of gcs is refused while lines are not done
@@ -38,7 +38,7 @@ DOWNLOADS["gcs"] += "&partial=yes"
 
 
 class Part(NamedTuple):
-    """Which lines are asked for."""
+    """The selected lines."""
 
     #: one of LABELS_OF_STATUSES; empty: any
     status: str = ""
@@ -105,7 +105,7 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What the template shows of a batch; all of it is plain text, escaped there."""
+    """The texts of a batch for the template, which escapes them."""
 
     batch: Batch
     title: str

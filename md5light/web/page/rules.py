@@ -1,4 +1,4 @@
-"""The API's own sentences about a URL, a line or a list, each of which is one rule, in Russian."""
+"""The API's sentences about URLs, lines and lists, one for each rule, in Russian."""
 
 from __future__ import annotations
 
