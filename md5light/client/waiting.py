@@ -12,7 +12,7 @@ from md5light.client.service import Service
 SHARE = 0.05
 
 #: seconds between two questions, at least and at most
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.03, 5.0
 
 #: the server may ask for longer pauses, up to this
 LONGEST_ASKED = 60.0
