@@ -11,7 +11,6 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from types import FrameType
 
 
 class StopSignals:
@@ -71,8 +70,8 @@ class StopSignals:
         with contextlib.suppress(BlockingIOError):  # full of wakes that nobody has read yet
             os.write(self._writable, b"\0")
 
-    def _count_stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal()
+    def _count_stop(self, *_: object) -> None:
         self.count += 1
 
-    def _count_hangup(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal()
+    def _count_hangup(self, *_: object) -> None:
         self._hangups += 1

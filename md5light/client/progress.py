@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
 
 #: seconds between two lines where no terminal shows them
 LINE_SECONDS = 60
@@ -60,7 +59,7 @@ class Progress:
         print(f"md5light: {sentence}", file=sys.stderr)
         self._redraw()
 
-    def _redraw(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002 - signal()
+    def _redraw(self, *_: object) -> None:  # also a signal handler, which gets two arguments
         if self._terminal and self._parts and not self._quiet:
             # The last column stays free: a character there moves some terminals to the next line.
             sys.stderr.write(f"\r\x1b[K{_fit(self._parts, _columns() - 1)}")

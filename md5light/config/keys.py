@@ -43,10 +43,11 @@ def _key(
         "path": path,
     }
 
-    def value() -> Any:
-        return values.absolute(read(default), Path()) if path else read(default)  # type: ignore[arg-type]
+    def make() -> Any:
+        value: Any = read(default)
+        return values.absolute(value, Path()) if path else value
 
-    field: T = dataclasses.field(default_factory=value, metadata=metadata)
+    field: T = dataclasses.field(default_factory=make, metadata=metadata)
     return field
 
 

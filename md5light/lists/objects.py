@@ -70,7 +70,8 @@ class _Array:
     def _peek(self) -> str:
         """Return the next character that is not white space, or an empty string at the end."""
         while True:
-            end = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr] # it always matches
+            # It always matches.
+            end = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             self._pass(end)
             if end < len(self._text):
                 return self._text[end]

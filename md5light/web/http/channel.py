@@ -40,7 +40,7 @@ class Refusal(ErrorTask):  # type: ignore[misc]
         self.content_length = len(body)
         self.write(body)
 
-    def _refuse(self, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:  # noqa: ARG002 - WSGI
+    def _refuse(self, _: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         problem = self._problem()
         headers = [("Content-Type", "application/json"), *problem.headers.items()]
         start_response(f"{problem.status} {self.request.error.reason}", headers)
