@@ -23,7 +23,7 @@ FAR = 1e12
 class Job(NamedTuple):  # made at each claim, in half the time that a frozen dataclass takes
     """A job: one URL to hash; times are in Unix seconds, sizes in bytes."""
 
-    #: random UUID: whoever knows it may see the job
+    #: random UUID; it is also the permission to see the job
     id: str
     #: as it was submitted
     url: str

@@ -67,7 +67,7 @@ class StopSignals:
 
     def wake(self) -> None:
         """End a `wait` from another thread."""
-        with contextlib.suppress(BlockingIOError):  # full of wakes that nobody has read yet
+        with contextlib.suppress(BlockingIOError):  # full of unread wakes
             os.write(self._writable, b"\0")
 
     def _count_stop(self, *_: object) -> None:

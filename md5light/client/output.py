@@ -61,7 +61,7 @@ def store(fetch: Fetch, target: str | None) -> None:
 def _naming(target: str) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:  # nobody reads on, as with `| head`
+    except BrokenPipeError:  # the reader ended, e.g. `| head`
         raise
     except OSError as error:
         raise NotDone(f"{target}: {error.strerror}") from None

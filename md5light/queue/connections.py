@@ -57,7 +57,7 @@ class Connections:
     def __init__(self, location: str) -> None:
         self._location = location
         self._deadlines = Deadlines(ANSWER_SECONDS)
-        #: connections that nobody uses, with the time of their end
+        #: idle connections, with the time of their end
         self._idle: deque[tuple[Connection, float]] = deque()
         self._unreachable_until = 0.0
 

@@ -31,7 +31,7 @@ log = Log(__name__)
 #: a limit above the rows of any table
 NO_LIMIT = 2**62
 
-#: parked jobs are of a batch that nobody sees yet, or wait for their turn
+#: parked jobs belong to a batch that is still invisible, or that is being swept
 VISIBLE = "jobs.status <> 'parked'"
 
 JOBS = """
