@@ -20,6 +20,7 @@ from tests.once import Once
 from tests.origin import Origin
 from tests.postgresql import PostgreSQLServer, start_server
 from tests.service import Service
+from tests.states import States
 
 if TYPE_CHECKING:  # a browser takes its time to be imported, and few tests need one
     from playwright.sync_api import Browser
@@ -140,6 +141,20 @@ def queue(make_queue: MakeQueue) -> Queue:
 @pytest.fixture
 def outbox(database: Database) -> Outbox:
     return Outbox(database, lease_seconds=60, retry_seconds=30, give_up_seconds=4 * 86400)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server without workers: `states` gives its jobs their states."""
+    with Service(tmp_path_factory.mktemp("service")) as service:
+        service.start_server()
+        yield service
+
+
+@pytest.fixture(scope="module")
+def states(service: Service) -> Iterator[States]:
+    with States(service.database) as states:
+        yield states
 
 
 @pytest.fixture(scope="session")

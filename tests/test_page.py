@@ -37,20 +37,6 @@ HOSTILE = "/<img/src=x/onerror=alert(1)>\"'</title></script><script>alert(1)</sc
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose jobs have the states that the tests give them."""
-    with Service(tmp_path_factory.mktemp("service")) as service:
-        service.start_server()
-        yield service
-
-
-@pytest.fixture(scope="module")
-def states(service: Service) -> Iterator[States]:
-    with States(service.database) as states:
-        yield states
-
-
-@pytest.fixture(scope="module")
 def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that downloads."""
     with running(tmp_path_factory.mktemp("working"), download={"read_timeout": 60}) as service:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,6 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 SITE = f"https://{HOST}"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose jobs have the states that the tests give them."""
-    with Service(tmp_path_factory.mktemp("service")) as service:
-        service.start_server()
-        yield service
-
-
-@pytest.fixture(scope="module")
-def states(service: Service) -> Iterator[States]:
-    with States(service.database) as states:
-        yield states
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])

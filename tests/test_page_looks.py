@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,17 +50,9 @@ RESTING = "resting.example.org"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service")) as service:
-        service.start_server()
-        yield service
-
-
-@pytest.fixture(scope="module")
-def states(service: Service) -> Iterator[States]:
-    with States(service.database) as states:
-        states.rest(RESTING)
-        yield states
+def states(states: States) -> States:
+    states.rest(RESTING)
+    return states
 
 
 # --- every state ----------------------------------------------------------------------------------
