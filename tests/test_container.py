@@ -244,7 +244,9 @@ def test_a_job_is_done_and_both_commands_stop_in_order(containers: Containers) -
     worker, _ = containers.start("md5light-worker")
     with Origin() as origin:
         data = {"url": origin.serve("/file", b"body"), "email": "ann@example.org"}
-        job_id = requests.post(f"{url}/submit", data=data, timeout=10).json()["id"]
+        submitted = requests.post(f"{url}/submit", data=data, timeout=10)
+        assert submitted.status_code == 202, submitted.text
+        job_id = submitted.json()["id"]
 
         def result() -> dict[str, str] | None:
             answer = requests.get(f"{url}/check?id={job_id}", timeout=10)

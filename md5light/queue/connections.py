@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 from psycopg import errors
@@ -100,7 +101,7 @@ class Connections:
             with cut(connection, self._deadlines):
                 if not is_pooled(connection):
                     connection.prepare_threshold = PREPARE_THRESHOLD
-                    _set_server_timeouts(connection)
+                    _set_server_timeouts(connection, self._location)
         except BaseException:
             connection.close()
             raise
@@ -144,14 +145,8 @@ class Turns:
 
 def connect(location: str) -> Connection:
     """Connect with the timeouts above, unless the location says otherwise."""
-    parameters = {
-        **conninfo_to_dict(CLIENT_TIMEOUTS),
-        "application_name": "md5light",
-        **conninfo_to_dict(location),
-        "client_encoding": "UTF8",
-    }
     return psycopg.connect(
-        make_conninfo("", **parameters),
+        make_conninfo("", **_parameters(location)),
         autocommit=True,
         prepare_threshold=None,
         row_factory=dict_row,
@@ -164,9 +159,19 @@ def is_pooled(connection: Connection) -> bool:
     return bool(row["process"] != connection.info.backend_pid)
 
 
-def _set_server_timeouts(connection: Connection) -> None:
+def _parameters(location: str) -> dict[str, Any]:
+    return {
+        **conninfo_to_dict(CLIENT_TIMEOUTS),
+        "application_name": "md5light",
+        **conninfo_to_dict(location),
+        "client_encoding": "UTF8",
+    }
+
+
+def _set_server_timeouts(connection: Connection, location: str) -> None:
     """Set the server's timeouts for this session to those of the client."""
-    ours = connection.info.get_parameters()
+    # psycopg's ConnectionInfo.get_parameters() fails for a user without a home directory.
+    ours = _parameters(location)
     settings = (f"set {name} = {int(ours[our])}" for name, our in SERVER_TIMEOUTS.items())
     connection.execute("; ".join(settings))
 
