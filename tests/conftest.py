@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.downloads import Fetch, downloading
 from tests.environments import Prepared, prepare
 from tests.once import Once
 from tests.origin import Origin
-from tests.postgresql import PostgreSQLServer, start_server
+from tests.postgresql import Emptied, PostgreSQLServer, start_server
 from tests.service import Service
 from tests.states import States
 
@@ -86,26 +85,20 @@ def postgresql(once: Once) -> PostgreSQLServer:
 
 
 @pytest.fixture(scope="session")
-def template(once: Once, postgresql: PostgreSQLServer) -> str:
-    """Name of a database with our schema: a copy of it is made much sooner than the schema."""
-    return once("template", lambda: with_schema(postgresql, "schema"))
-
-
-def with_schema(server: PostgreSQLServer, name: str) -> str:
-    open_database(server.create(name), durable=True).close()
-    return name
+def emptied(postgresql: PostgreSQLServer) -> Iterator[Emptied]:
+    """A database of our schema for one test after the other."""
+    with postgresql.database() as location:
+        open_database(location, durable=True).close()
+        yield Emptied(location)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """What the configuration says of a database without rows, once of each engine."""
     if request.param == "sqlite":
-        yield str(tmp_path / "jobs.sqlite3")
-    else:
-        server: PostgreSQLServer = request.getfixturevalue("postgresql")
-        template: str = request.getfixturevalue("template")
-        with server.database(f"test{uuid.uuid4().hex}", template) as location:
-            yield location
+        return str(tmp_path / "jobs.sqlite3")
+    emptied: Emptied = request.getfixturevalue("emptied")
+    return emptied.lend()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import psycopg
 
 from tests.child import ROOT
 from tests.network import Host
+from tests.upgrade import VERSION
 from tests.waiting import wait_until
 
 #: as in production, but for what no test can tell: none cuts the power
@@ -28,6 +30,16 @@ SETTINGS = {"unix_socket_directories": "", "max_connections": "500", "fsync": "o
 WAITING = """
     select 1 from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'
+"""
+
+TABLES = """
+    select tablename from pg_tables
+    where schemaname = 'public' and tablename <> 'schema_version'
+"""
+
+END_OTHERS = """
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()
 """
 
 #: a server for other processes; setsid(1) lets it outlive the one that starts it
@@ -101,16 +113,13 @@ class PostgreSQLServer:
     def location(self, database: str = "postgres") -> str:
         return f"postgresql://md5light@{self._address}:{self.port}/{database}"
 
-    def create(self, name: str, template: str = "template1") -> str:
-        """Make a database, a copy of `template`; returns its location."""
-        self._execute(f'create database "{name}" template "{template}"')
-        return self.location(name)
-
     @contextlib.contextmanager
-    def database(self, name: str, template: str = "template1") -> Iterator[str]:
+    def database(self) -> Iterator[str]:
         """Make a database for the block; yields its location."""
-        yield self.create(name, template)
-        self._execute(f'drop database "{name}" with (force)')
+        name = f"test{uuid.uuid4().hex}"
+        self._execute(f"create database {name}")
+        yield self.location(name)
+        self._execute(f"drop database {name} with (force)")
 
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self.location(), autocommit=True) as connection:
@@ -131,6 +140,24 @@ class PostgreSQLServer:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/", **options
         )
         output.check_returncode()
+
+
+class Emptied:
+    """A database for one test after the other: emptying it is ten times as quick as a new one."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        with psycopg.connect(location) as connection:
+            tables = connection.execute(TABLES).fetchall()
+        deletes = (f"delete from {name}" for (name,) in tables)
+        version = f"update schema_version set version = {VERSION}"
+        self._empty = "; ".join([END_OTHERS, *deletes, version])
+
+    def lend(self) -> str:
+        """End what an earlier test left over, delete all rows, and return the location."""
+        with psycopg.connect(self._location) as connection:
+            connection.execute(self._empty)
+        return self._location
 
 
 def start_server(pid: int) -> PostgreSQLServer:

@@ -227,7 +227,7 @@ def containers(
     with contextlib.ExitStack() as stack:
         if request.param == "postgresql":
             server: PostgreSQLServer = request.getfixturevalue("postgresql")
-            location = stack.enter_context(server.database("container"))
+            location = stack.enter_context(server.database())
             environment["MD5LIGHT_QUEUE_DATABASE"] = location
         yield stack.enter_context(Containers(image, tmp_path, **environment))
 

@@ -30,7 +30,7 @@ from tests.command import run
 from tests.fire import kill_alone
 from tests.gathering import Gathering
 from tests.origin import Origin, Peer
-from tests.postgresql import PostgreSQLServer, pgbouncer, waits_for_a_lock
+from tests.postgresql import Emptied, PostgreSQLServer, pgbouncer, waits_for_a_lock
 from tests.proxy import Proxy
 from tests.service import Service
 from tests.upgrade import FIRST_SCHEMA, VERSION, check_upgraded
@@ -96,9 +96,15 @@ WITHOUT_PSYCOPG = (
 
 
 @pytest.fixture
-def location(postgresql: PostgreSQLServer) -> Iterator[str]:
-    with postgresql.database(f"test{uuid.uuid4().hex}") as location:
+def new_location(postgresql: PostgreSQLServer) -> Iterator[str]:
+    """A database without any table."""
+    with postgresql.database() as location:
         yield location
+
+
+@pytest.fixture
+def location(emptied: Emptied) -> str:
+    return emptied.lend()
 
 
 @pytest.fixture
@@ -175,30 +181,30 @@ def test_threads_take_turns_on_few_connections(database: Database, location: str
         assert 0 < counted.fetchall()[0][0] <= CONNECTIONS
 
 
-def test_ten_processes_may_open_a_new_database_at_once(location: str) -> None:
-    with Child(OPENING, location) as child:
+def test_ten_processes_may_open_a_new_database_at_once(new_location: str) -> None:
+    with Child(OPENING, new_location) as child:
         assert child.process.communicate(timeout=30)[0] == ""
-    with psycopg.connect(location) as connection:
+    with psycopg.connect(new_location) as connection:
         assert connection.execute("select count(*) from jobs").fetchall() == [(10,)]
 
 
-def test_a_newer_schema_and_a_foreign_database_are_refused(location: str) -> None:
-    with psycopg.connect(location, autocommit=True) as connection:
+def test_a_newer_schema_and_a_foreign_database_are_refused(new_location: str) -> None:
+    with psycopg.connect(new_location, autocommit=True) as connection:
         connection.execute("create table accounts (id bigint)")
         with pytest.raises(DatabaseError, match="belongs to another program"):
-            open_database(location, durable=True)
+            open_database(new_location, durable=True)
         connection.execute("drop table accounts")
-        open_database(location, durable=True).close()
+        open_database(new_location, durable=True).close()
         connection.execute("update schema_version set version = 99")
         with pytest.raises(DatabaseError, match="schema 99 of a newer md5light"):
-            open_database(location, durable=True)
+            open_database(new_location, durable=True)
 
 
-def test_a_database_of_the_first_schema_is_upgraded_with_all_its_rows(location: str) -> None:
-    with psycopg.connect(location, autocommit=True) as connection:
+def test_a_database_of_the_first_schema_is_upgraded_with_all_its_rows(new_location: str) -> None:
+    with psycopg.connect(new_location, autocommit=True) as connection:
         for statement in FIRST_SCHEMA.read_text().split(";\n"):
             connection.execute(statement)
-    check_upgraded(location)
+    check_upgraded(new_location)
 
 
 def test_without_psycopg_one_line_says_what_to_install(tmp_path: Path) -> None:
@@ -259,10 +265,10 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("setup", "options", "problem"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_refusal_at_the_start_is_one_line_that_says_what_to_do(
-    location: str, setup: str, options: str, problem: str
+    new_location: str, setup: str, options: str, problem: str
 ) -> None:
     looking = (True, False) if "read-only" not in problem else (True,)  # a standby can be read
-    with contextmanager(stranger)(location, setup) as its_location:
+    with contextmanager(stranger)(new_location, setup) as its_location:
         for migrate in looking:
             with pytest.raises(DatabaseError, match=problem) as refused:
                 open_database(its_location + options, durable=True, migrate=migrate)
@@ -272,21 +278,21 @@ def test_a_refusal_at_the_start_is_one_line_that_says_what_to_do(
             assert "hunter2" not in message
 
 
-def test_config_check_makes_no_table(location: str, tmp_path: Path) -> None:
+def test_config_check_makes_no_table(new_location: str, tmp_path: Path) -> None:
     def check(database: str) -> tuple[int, str]:
         done = run("md5light", "config", "check", cwd=tmp_path, MD5LIGHT_QUEUE_DATABASE=database)
         assert done.stderr.count("\n") == 1
         assert "hunter2" not in done.stderr
         return done.returncode, done.stderr
 
-    code, told = check(location)
+    code, told = check(new_location)
     assert code == 0
     assert ": has schema 0, not " in told
-    with psycopg.connect(location) as connection:
+    with psycopg.connect(new_location) as connection:
         tables = connection.execute("select * from pg_tables where schemaname = 'public'")
         assert tables.fetchall() == []
     revoke = "revoke create on schema public from public"
-    with contextmanager(stranger)(location, revoke) as its_location:
+    with contextmanager(stranger)(new_location, revoke) as its_location:
         code, told = check(its_location)
         assert code == 78
         assert told.startswith("md5light: MD5LIGHT_QUEUE_DATABASE: [queue] database postgresql://")
@@ -316,19 +322,19 @@ LOSSES = {
 
 @pytest.mark.parametrize(("lose", "restore"), LOSSES.values(), ids=LOSSES.keys())
 def test_rights_and_tables_that_are_gone_for_a_while_are_an_outage(
-    location: str, lose: str, restore: str
+    new_location: str, lose: str, restore: str
 ) -> None:
     with ExitStack() as stack:
-        other = stack.enter_context(contextmanager(stranger)(location, ""))
+        other = stack.enter_context(contextmanager(stranger)(new_location, ""))
         other_role = urlsplit(other).username or ""
         its_location = stack.enter_context(
-            contextmanager(stranger)(location, "grant all on schema public to {role}")
+            contextmanager(stranger)(new_location, "grant all on schema public to {role}")
         )
         role = urlsplit(its_location).username or ""
         database = stack.enter_context(closing(open_database(its_location, durable=True)))
         queue = make_queue(database)
         job_id = queue.submit(URL, "files.example.com")
-        with psycopg.connect(location, autocommit=True) as connection:
+        with psycopg.connect(new_location, autocommit=True) as connection:
             connection.execute(lose.format(other=other_role))
             for work in (
                 lambda: queue.submit(URL, "files.example.com"),
@@ -378,14 +384,14 @@ def test_a_canceled_begin_costs_one_write_and_no_more(database: Database, locati
             assert queue.get(queue.submit(URL, "files.example.com"))
 
 
-def test_looking_changes_nothing(location: str) -> None:
+def test_looking_changes_nothing(new_location: str) -> None:
     with pytest.raises(DatabaseError, match=f"has schema 0, not {VERSION} as this program: start"):
-        open_database(location, durable=True, migrate=False)
-    with psycopg.connect(location) as connection:
+        open_database(new_location, durable=True, migrate=False)
+    with psycopg.connect(new_location) as connection:
         tables = connection.execute("select 1 from pg_tables where schemaname = 'public'")
         assert tables.fetchall() == []
-    open_database(location, durable=True).close()
-    open_database(location, durable=True, migrate=False).close()
+    open_database(new_location, durable=True).close()
+    open_database(new_location, durable=True, migrate=False).close()
 
 
 def test_connections_that_were_cut_are_replaced_at_once(database: Database, location: str) -> None:
