@@ -10,13 +10,14 @@ import json
 import os
 import re
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 from md5light.lists.entry import Entry
 from md5light.lists.formats import FORMS
 from md5light.lists.writing import write
 from tests.child import ROOT
+from tests.forked import Forked
 from tests.origin import Origin, Peer, Raw, Script, reply
 
 BATCH = "0e4fac17-f367-4807-8c28-8a059a2f82ac"
@@ -37,30 +38,23 @@ def environment(server: str, home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def start(*arguments: str, server: str, cwd: Path, **environ: str) -> subprocess.Popen[str]:
-    """Start `md5light` with a standard input that the test writes."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "md5light", *arguments],
-        cwd=cwd,
-        env=environment(server, cwd, **environ),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def run(
     *arguments: str, server: str, cwd: Path, stdin: str = "", **environ: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `md5light` to its end, in `cwd`, which is its home, too."""
-    process = start(*arguments, server=server, cwd=cwd, **environ)
-    try:
-        out, err = process.communicate(stdin, timeout=60)
-    finally:
-        process.kill()
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
+        for stream, text in zip(streams, (stdin, "", ""), strict=True):
+            stream.write_text(text)
+        env = environment(server, cwd, **environ)
+        process = Forked("main", *arguments, cwd=cwd, env=env, streams=dict(enumerate(streams)))
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+        out, err = (stream.read_text() for stream in streams[1:])
     assert "Traceback" not in err, err
-    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+    return subprocess.CompletedProcess(arguments, code, out, err)
 
 
 # --- answers --------------------------------------------------------------------------------------

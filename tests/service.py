@@ -24,7 +24,8 @@ from typing import Any
 
 import requests
 
-from tests.child import children
+from tests.child import ROOT, children
+from tests.forked import Forked
 from tests.waiting import wait_until
 
 ENDED = ("done", "failed")
@@ -39,6 +40,10 @@ TEST_SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
+#: for `enter`, where the start itself is tested or measured: executes a command as a shell does
+EXECUTED = ["env"]
+
+
 class Command:
     """One of the commands, running; its log can be read while it runs."""
 
@@ -46,9 +51,14 @@ class Command:
         self, log: Path, function: str, *arguments: str, cwd: Path, enter: Sequence[str] = ()
     ) -> None:
         self.log = log
+        log.write_bytes(b"")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process: subprocess.Popen[bytes] | Forked
+        if not enter:
+            self.process = Forked(function, *arguments, cwd=cwd, env=environment, streams={2: log})
+            return
         program = f"from md5light.cli import {function}; {function}()"
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-        with log.open("w") as stderr:
+        with log.open("a") as stderr:
             self.process = subprocess.Popen(
                 [*enter, sys.executable, "-c", program, *arguments],
                 stderr=stderr,
@@ -94,7 +104,8 @@ class Command:
 class Service:
     """A server and pools over one database in `folder`."""
 
-    #: what its command lines begin with: a program that runs another in some place, or as somebody
+    #: what its command lines begin with: a program that runs another in some place, or as somebody;
+    #: without any, its commands are forked, which is quicker
     enter: Sequence[str] = ()
 
     def __init__(self, folder: Path, **settings: Mapping[str, object]) -> None:

@@ -31,7 +31,7 @@ from md5light.queue.batches import Batches
 from md5light.queue.database import Database
 from md5light.queue.jobs import Queue
 from md5light.queue.sweeps import PORTION
-from tests.service import Service
+from tests.service import EXECUTED, Service
 
 LINES = 100_000
 FILES = 3000
@@ -113,6 +113,7 @@ def measure_lists(rounds: int) -> list[bool]:
     checking: list[float] = []
     slow: list[float] = []
     with tempfile.TemporaryDirectory() as folder, Service(Path(folder)) as service:
+        service.enter = EXECUTED
         server = service.start_server()
         for _ in range(rounds):
             with timed(lambda: submit(service), submitting):
@@ -193,6 +194,7 @@ def measure_drain(rounds: int) -> bool:
 def drain(folder: Path, urls: list[str], submit_all: Callable[[Service, list[str]], None]) -> float:
     """Return the files a second of a pool that ends when nothing is due."""
     with Service(folder, worker={"per_host": 0, "threads": 8}) as service:
+        service.enter = EXECUTED
         service.start_server()
         submit_all(service, urls)
         return len(urls) / seconds(lambda: service.start("worker", "--burst").process.wait(300))

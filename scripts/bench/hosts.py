@@ -29,7 +29,7 @@ from md5light.queue import open_database
 from md5light.queue.jobs import Queue
 from tests import limited
 from tests.limited import Answer, Ban, BlackHole, HangingUp, Limited, Window
-from tests.service import Service
+from tests.service import EXECUTED, Service
 
 #: seconds between two looks at how far a scenario has come
 LOOK_SECONDS = 0.2
@@ -85,6 +85,7 @@ def run(urls: list[str], limit: float, **settings: Any) -> dict[str, Outcome]:
         with Service(
             Path(folder), queue=queue_settings, worker=worker, download=download
         ) as service:
+            service.enter = EXECUTED
             location = str(service.database)
             with contextlib.closing(open_database(location, durable=False)) as database:
                 queue = Queue(database, lease_seconds=60, max_attempts=5, retry_seconds=1)

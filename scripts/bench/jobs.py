@@ -33,7 +33,7 @@ from md5light.finding import MD5_ALONE
 from md5light.queue import open_database
 from md5light.queue.submissions import SUBMIT
 from tests.postgresql import PostgreSQLServer
-from tests.service import Command, Service
+from tests.service import EXECUTED, Command, Service
 
 FILES = 3000
 
@@ -197,6 +197,7 @@ def submit(rounds: int) -> bool:
                 "--config",
                 str(ours.config),
                 cwd=ours.folder,
+                enter=EXECUTED,
             )
             ours.commands.append(theirs)
             forgotten.append(submit_rate(theirs))
@@ -404,6 +405,7 @@ def service(
         tempfile.TemporaryDirectory(prefix="md5light-bench-") as folder,
         Service(Path(folder), worker=worker, **settings) as made,
     ):
+        made.enter = EXECUTED
         yield made
 
 
