@@ -212,7 +212,7 @@ def test_a_pool_that_was_stopped_for_longer_than_a_lease_loses_no_attempt(
             return peer.reply(b"body")
 
         ids = [service.submit(origin.serve(f"/{number}", hold)) for number in range(3)]
-        wait_until(lambda: origin.requests() == 3)
+        wait_until(lambda: origin.requests() == 3 and _count_workers(service) == 3)
         pool = service.commands[-1]
         processes = [pool.process.pid, *pool.children()]
         for _ in range(2):
@@ -233,6 +233,12 @@ def stopped(processes: list[int]) -> Iterator[None]:
     finally:
         for pid in processes:
             os.kill(pid, signal.SIGCONT)
+
+
+def _count_workers(service: Service) -> int:
+    """Count the workers that have had their first beat."""
+    with opened(service.database) as database:
+        return len(database.execute("select 1 from workers").fetchall())
 
 
 def _have_run_out(service: Service, ids: list[str]) -> bool:
