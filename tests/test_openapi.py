@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import openapi_spec_validator
 import pytest
 import requests
 
@@ -29,6 +27,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def check(path: str, method: str, answer: requests.Response) -> None:
     """Compare an answer with what the document says of it, headers included."""
+    import jsonschema  # it takes its time, in each process that collects the tests
+
     described = DOCUMENT["paths"][path][method]["responses"][str(answer.status_code)]
     schema = {
         **described["content"]["application/json"]["schema"],
@@ -39,6 +39,8 @@ def check(path: str, method: str, answer: requests.Response) -> None:
 
 
 def test_the_document_is_valid_and_of_this_version() -> None:
+    import openapi_spec_validator  # as above
+
     openapi_spec_validator.validate(DOCUMENT)
     assert DOCUMENT["info"]["version"] == __version__
 
