@@ -81,6 +81,7 @@ def run(command: str, *arguments: str, cwd: Path, **environ: str) -> CompletedPr
         for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
             patch.setattr(sys, name, stream)
         patch.setattr(sys, "argv", [command, *arguments])
+        patch.setattr(gc, "freeze", lambda: None)  # this process goes on, and so must collections
         patch.chdir(cwd)
         for name in _OWN:
             patch.delenv(name, raising=False)
@@ -162,4 +163,3 @@ def _restored() -> Iterator[None]:
         for number, handler in signals.items():
             signal.signal(number, handler)
         sys.stdin, sys.stdout, sys.stderr = streams
-        gc.unfreeze()
