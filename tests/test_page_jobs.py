@@ -188,9 +188,11 @@ def test_who_asked_for_nothing_is_not_notified(
 ) -> None:
     path = states.job(**RUNNING)
     page = open_page(storage_state=listing(service.url, path), permissions=["notifications"])
-    page.evaluate(
-        "() => { window.Notification = class { constructor() { window.wasShown = true } } }"
-    )
+    page.evaluate("""() => {
+        window.Notification = class extends Notification {
+            constructor(...details) { super(...details); window.wasShown = true; }
+        };
+    }""")
     expect(page.locator(".status")).to_have_text("Running")
     states.change(path, **DONE)
     expect(page.locator(".status")).to_have_text("Done")
