@@ -24,8 +24,7 @@ from tests.network import Host
 from tests.upgrade import VERSION
 from tests.waiting import wait_until
 
-#: as in production, but for what no test can tell: none cuts the power
-SETTINGS = {"unix_socket_directories": "", "max_connections": "500", "fsync": "off"}
+SETTINGS = {"unix_socket_directories": "", "max_connections": "500"}
 
 WAITING = """
     select 1 from pg_stat_activity
@@ -79,9 +78,12 @@ def binaries() -> Path:
 
 
 class PostgreSQLServer:
-    """A server with its own folder, run by an unprivileged user as PostgreSQL demands."""
+    """A server with its own folder, run by an unprivileged user as PostgreSQL demands.
 
-    def __init__(self, host: Host | None = None) -> None:
+    It does not wait for the disk unless told to: no test cuts the power.
+    """
+
+    def __init__(self, host: Host | None = None, *, fsync: bool = False) -> None:
         self._host = host
         self._address = host.address if host else "127.0.0.1"
         self._folder = Path(tempfile.mkdtemp(prefix="md5light-postgresql-"))
@@ -92,7 +94,12 @@ class PostgreSQLServer:
         self._run(
             "initdb", "-D", self._data, "-U", "md5light", "-A", "trust", "--no-locale", "-E", "UTF8"
         )
-        settings = {**SETTINGS, "port": self.port, "listen_addresses": self._address}
+        settings = {
+            **SETTINGS,
+            "port": self.port,
+            "listen_addresses": self._address,
+            "fsync": "on" if fsync else "off",
+        }
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
         with (self._data / "pg_hba.conf").open("a") as file:

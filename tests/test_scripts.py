@@ -271,8 +271,7 @@ def test_says_what_to_install_when_venv_is_missing(tree: Tree, tmp_path: Path) -
     done = set_up_with(fake, tree, tmp_path / "fake")
     assert done.returncode == 1
     assert done.stderr.splitlines()[1:] == [
-        "md5light: python3 can't make a virtual environment:"
-        " its venv module is missing or does not work.",
+        "md5light: python3 can't make a virtual environment: its module venv is missing or broken.",
         "md5light: On Debian or Ubuntu: sudo apt-get install python3-venv",
     ]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -160,7 +161,7 @@ def compare(files: dict[str, bytes], threads: int, rounds: int) -> bool:
         "md5light, PostgreSQL": lambda origin: drain_ours(origin, threads, postgresql=True),
     }
     drains |= {
-        engine.name: lambda origin, engine=engine: drain(origin, engine, threads)  # type: ignore[misc]
+        engine.name: functools.partial(drain, engine=engine, threads=threads)
         for engine in ENGINES
         if engine.threaded or threads == 1
     }
@@ -312,7 +313,7 @@ def redis(folder: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def postgresql_server() -> Iterator[str]:
-    server = PostgreSQLServer()
+    server = PostgreSQLServer(fsync=True)
     try:
         yield server.location()
     finally:

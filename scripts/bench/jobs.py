@@ -341,7 +341,7 @@ def bulk(rounds: int) -> bool:
     order = [*files][:PORTION]
     order[::SLOW_EVERY] = [*files][PORTION:]
     settings = {"processes": 2, "threads": 8}
-    with contextlib.closing(PostgreSQLServer()) as server, serving(files) as root:
+    with contextlib.closing(PostgreSQLServer(fsync=True)) as server, serving(files) as root:
         location = server.location()
         with service(queue={"database": location}, worker=settings) as pools:
             fill(location, [])

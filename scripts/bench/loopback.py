@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -87,11 +88,11 @@ def wait_for(port: int) -> None:
     raise SystemExit(f"nobody listens on port {port}")
 
 
-def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start a Python process that finds this repository and whose output can be read."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, **options)
 
 
 def figure(name: str, value: float, need: float, unit: str = "", *, least: bool = False) -> bool:

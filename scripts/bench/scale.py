@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import operator
 import statistics
 import sys
 import tempfile
@@ -164,7 +165,7 @@ def database(engine: str) -> Iterator[Database]:
                 )
             )
         else:
-            server = PostgreSQLServer()
+            server = PostgreSQLServer(fsync=True)
             stack.callback(server.close)
             location = server.location()
         yield stack.enter_context(contextlib.closing(open_database(location, durable=True)))
@@ -177,9 +178,7 @@ def fill(database: Database, engine: str, jobs: dict[str, int], due_at: float) -
         for first in range(0, count, PORTION):
             rows = min(PORTION, count - first)
             parameters = {"status": status, "first": first, "rows": rows, "due_at": due_at}
-            database.write(
-                lambda transaction: transaction.run(sql, **parameters)  # noqa: B023 - called at once
-            )
+            database.write(operator.methodcaller("run", sql, **parameters))
     if engine == "PostgreSQL":
         database.write(lambda transaction: transaction.run("analyze jobs"))
     print(
