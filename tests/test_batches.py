@@ -467,19 +467,17 @@ def test_a_file_is_compared_by_every_digest_that_its_lines_expect(
     assert counts(batches, batch) == Counts(total=5, hashed=2, matched=2, mismatched=1)
 
 
+FIVE_LINES = [
+    line(1, sent="http://x y", name="n\n", id="i", size=7, expected={"md5": ZERO}),
+    NewLine(2, "nonsense", error_code="invalid_url", error_message="It is no URL."),
+    *(line(3), line(4), line(5)),
+]
+
+
 def test_entries_have_all_that_is_known_of_a_line(
     batches: Batches, queue: Queue, clock: Clock
 ) -> None:
-    batch = submit(
-        batches,
-        [
-            line(1, sent="http://x y", name="n\n", id="i", size=7, expected={"md5": ZERO}),
-            NewLine(2, "nonsense", error_code="invalid_url", error_message="It is no URL."),
-            line(3),
-            line(4),
-            line(5),
-        ],
-    )
+    batch = submit(batches, FIVE_LINES)
     done, failed, canceled = (claim(queue) for _ in range(3))
     queue.settle(done, hashed(done))
     queue.settle(failed, REFUSED)
@@ -728,18 +726,27 @@ def test_one_job_of_a_batch_can_be_canceled(batches: Batches, queue: Queue) -> N
     assert counts(batches, batch) == Counts(total=2, hashed=1, canceled=1)
 
 
-@pytest.mark.parametrize("portions_before_the_crash", [0, 1, 2, 3])
-def test_sweeps_go_on_after_a_crash(
-    batches: Batches,
-    queue: Queue,
-    monkeypatch: pytest.MonkeyPatch,
-    portions_before_the_crash: int,
-    clock: Clock,
-) -> None:
-    """Publish, retry and cancel of seven lines in portions of two, each ended by another one."""
+@pytest.fixture
+def of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweep in portions of two lines, and none within a request."""
     monkeypatch.setattr(sweeps, "PORTION", 2)
     monkeypatch.setattr(sweeps, "SECONDS", 0)
     monkeypatch.setattr(module, "CANCEL_SECONDS", 0)
+
+
+def submit_seven(batches: Batches) -> Batch:
+    batch_id = batches.begin(NewBatch("urls", "192.0.2.1"))
+    for first in (1, 3, 5, 7):
+        batches.add(batch_id, [line(first), *([line(first + 1)] if first < 7 else [])])
+    return batches.publish(batch_id)
+
+
+@pytest.mark.usefixtures("of_two")
+@pytest.mark.parametrize("portions_before_the_crash", [0, 1, 2, 3])
+def test_sweeps_go_on_after_a_crash(
+    batches: Batches, queue: Queue, portions_before_the_crash: int, clock: Clock
+) -> None:
+    """Publish, retry and cancel of seven lines in portions of two, each ended by another one."""
 
     def go_on() -> None:
         for _ in range(portions_before_the_crash):
@@ -747,10 +754,7 @@ def test_sweeps_go_on_after_a_crash(
         while batches.sweep():
             pass
 
-    batch_id = batches.begin(NewBatch("urls", "192.0.2.1"))
-    for first in (1, 3, 5, 7):
-        batches.add(batch_id, [line(first), *([line(first + 1)] if first < 7 else [])])
-    batch = batches.publish(batch_id)
+    batch = submit_seven(batches)
     assert counts(batches, batch) == Counts(total=7, waiting=7)
     assert len(work(queue, lambda job: REFUSED)) == 4
     assert batches.end_due() == []
@@ -758,12 +762,12 @@ def test_sweeps_go_on_after_a_crash(
     assert len(work(queue, lambda job: REFUSED)) == 3
     assert len(batches.end_due()) == 1
     clock.pass_(1)
-    assert batches.retry(batch_id)
+    assert batches.retry(batch.id)
     assert batches.end_due() == []
     go_on()
     running = claim(queue)
     assert counts(batches, batch) == Counts(total=7, waiting=6, running=1)
-    assert batches.cancel(batch_id)
+    assert batches.cancel(batch.id)
     assert queue.renew([Progress(running, 1, 2)]) == [running]
     assert stored(batches, batch).status == "running"
     go_on()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ DIGEST = {"md5": "0" * 32}
 
 def entry(position: int, status: str, name: str | None = "a", **more: object) -> Entry:
     found = {"digests": DIGEST} if status in ("matched", "hashed") else {}
-    values = {"expected": DIGEST, **found, **more}
-    return Entry(position, "", f"{BASE}{position}", status, name, **values)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"expected": DIGEST, **found, **more}
+    return Entry(position, "", f"{BASE}{position}", status, name, **values)
 
 
 def served(origin: Origin, *entries: Entry) -> str:
@@ -32,24 +33,28 @@ def served(origin: Origin, *entries: Entry) -> str:
     return serve(origin, batch("running", waiting=1), batch(**counts), manifest=ndjson(*entries))
 
 
+def write_files(folder: Path, *, bad: bool) -> list[Entry]:
+    """Write MD5SUMS and the files that it names; return the entries of the like manifest."""
+    entries = []
+    (folder / "dir").mkdir()
+    for position, name in enumerate(NAMES, 1):
+        status = "matched" if not bad else ("matched", "mismatched", "failed")[position % 3]
+        if status != "failed":
+            (folder / name).write_text("wrong" if status == "mismatched" else "right")
+        entries.append(entry(position, status, name))
+    right = hashlib.md5(b"right").hexdigest()
+    sums = [f"{mark}{right}  {escaped}\n" for mark, escaped in map(escape, NAMES)]
+    (folder / "MD5SUMS").write_text("".join(sums))
+    return entries
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 @pytest.mark.parametrize("bad", [False, True])
 def test_it_prints_what_md5sum_prints(
     quiet: bool, bad: bool, origin: Origin, tmp_path: Path
 ) -> None:
     """The same files, in the folder for md5sum and in the manifest for the client."""
-    entries = []
-    (tmp_path / "dir").mkdir()
-    for position, name in enumerate(NAMES, 1):
-        status = "matched" if not bad else ("matched", "mismatched", "failed")[position % 3]
-        (tmp_path / name).write_text("wrong" if status == "mismatched" else "right")
-        if status == "failed":
-            (tmp_path / name).unlink()
-        entries.append(entry(position, status, name))
-    right = hashlib.md5(b"right").hexdigest()
-    sums = [f"{right}  {escape(name)[1]}\n" for name in NAMES]
-    marked = [f"{escape(name)[0]}{line}" for name, line in zip(NAMES, sums, strict=True)]
-    (tmp_path / "MD5SUMS").write_text("".join(marked))
+    entries = write_files(tmp_path, bad=bad)
     flag = ["--quiet"] if quiet else []
     theirs = subprocess.run(
         ["md5sum", "-c", *flag, "MD5SUMS"],

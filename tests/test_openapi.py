@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,49 +69,51 @@ def test_every_route_is_described(service: Service) -> None:
         assert allowed == set(methods)
 
 
-def test_answers_are_as_described(service: Service, tmp_path: Path) -> None:
-    def get(path: str, shown: str, **query: Any) -> requests.Response:
-        answer = requests.get(service.url + path, params=query, timeout=10)
-        check(shown, "get", answer)
-        return answer
+def get(service: Service, path: str, shown: str, **query: Any) -> int:
+    """Hold an answer against the document's path `shown`; return the status."""
+    answer = requests.get(service.url + path, params=query, timeout=10)
+    check(shown, "get", answer)
+    return answer.status_code
 
+
+def post(service: Service, path: str, shown: str, **options: Any) -> requests.Response:
+    """Hold an answer against the document's path `shown`, and return it."""
+    answer = requests.post(service.url + path, timeout=10, **options)
+    check(shown, "post", answer)
+    return answer
+
+
+def test_answers_about_jobs_are_as_described(service: Service) -> None:
     with Origin() as origin:
         url = origin.serve("/file", b"body")
-        submitted = requests.post(
-            f"{service.url}/submit", data={"url": url, "email": "ann@localhost"}, timeout=10
-        )
-        check("/submit", "post", submitted)
-        wanted = {"url": url, "digests": "sha1", "sha512": "0" * 128, "size": "4"}
-        judged = service.submit(**wanted)
-        done, missing = submitted.json()["id"], service.submit(origin.url("/missing"))
-        assert service.result(done)["status"] == "done"
-        assert service.result(judged)["status"] == "done"
-        assert service.result(missing)["status"] == "failed"
+        submission = {"url": url, "email": "ann@localhost"}
+        done = post(service, "/submit", "/submit", data=submission).json()["id"]
+        judged = service.submit(url=url, digests="sha1", sha512="0" * 128, size="4")
+        missing = service.submit(origin.url("/missing"))
+        jobs = {done: "done", judged: "done", missing: "failed"}
+        assert {job: service.result(job)["status"] for job in jobs} == jobs
         waiting = service.submit(origin.serve("/slow", lambda peer: origin.gate().wait(30)))
-        assert [
-            get("/check", "/check", id=job).status_code for job in (done, judged, missing, waiting)
-        ] == [200, 200, 424, 202]
-        for job in (done, judged, missing, waiting, "nothing"):
-            get(f"/jobs/{job}", "/jobs/{id}")
-        for expected in (200, 409):
+        for job, status in ((done, 200), (judged, 200), (missing, 424), (waiting, 202)):
+            assert get(service, "/check", "/check", id=job) == status
+        for job in (*jobs, waiting, "nothing"):
+            get(service, f"/jobs/{job}", "/jobs/{id}")
+        for status in (200, 409):
             canceled = requests.delete(f"{service.url}/jobs/{waiting}", timeout=10)
-            assert canceled.status_code == expected
+            assert canceled.status_code == status
             check("/jobs/{id}", "delete", canceled)
-        for job, expected in ((missing, 202), (done, 409)):
-            retried = requests.post(f"{service.url}/jobs/{job}/retry", timeout=10)
-            assert retried.status_code == expected
-            check("/jobs/{id}/retry", "post", retried)
+        for job, status in ((missing, 202), (done, 409)):
+            assert post(service, f"/jobs/{job}/retry", "/jobs/{id}/retry").status_code == status
+
+
+def test_other_answers_are_as_described(service: Service) -> None:
     for path in ("/healthz", "/readyz", "/check"):
-        get(path, path)
+        get(service, path, path)
     for data in (
         {},
         {"url": "http://127.1/"},
         {"url": "http://a/", "b": "2"},
         {"url": b"a" * 10**5},
     ):
-        check("/submit", "post", requests.post(f"{service.url}/submit", data=data, timeout=10))
-    foreign = requests.post(
-        f"{service.url}/submit", headers={"Origin": "http://elsewhere.example"}, timeout=10
-    )
-    assert foreign.status_code == 403
-    check("/submit", "post", foreign)
+        post(service, "/submit", "/submit", data=data)
+    elsewhere = {"Origin": "http://elsewhere.example"}
+    assert post(service, "/submit", "/submit", headers=elsewhere).status_code == 403

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def addresses(database: Database) -> list[str]:
     return [
         row[column]
         for table, column in columns
-        for row in database.read(lambda reading, t=table: reading.all(f"select * from {t}"))  # type: ignore[misc]
+        for row in database.read(operator.methodcaller("all", f"select * from {table}"))
         if row[column]
     ]
 

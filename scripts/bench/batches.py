@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,35 +105,30 @@ def exhaust(work: Callable[[], bool]) -> None:
 
 def measure_lists(rounds: int) -> list[bool]:
     """Take lists of 100,000 lines and send their manifests, beside other requests."""
-    body = "".join(
-        f"https://files{n % 100}.example.org/pub/file-{n}.tar.gz\n" for n in range(LINES)
-    ).encode()
-    taking: list[float] = []
-    sending: list[float] = []
-    submitting: list[float] = []
-    checking: list[float] = []
-    slow: list[float] = []
+    urls = (f"https://files{n % 100}.example.org/pub/file-{n}.tar.gz\n" for n in range(LINES))
+    body = "".join(urls).encode()
+    seconds: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, Service(Path(folder)) as service:
         service.enter = EXECUTED
         server = service.start_server()
         for _ in range(rounds):
-            with timed(lambda: submit(service), submitting):
+            with timed(lambda: submit(service), seconds["submitting"]):
                 taken = requests.post(f"{service.url}/batches", data=body, timeout=60)
-            taking.append(taken.elapsed.total_seconds())
+            seconds["taking"].append(taken.elapsed.total_seconds())
             batch_id = taken.json()["id"]
-            with timed(lambda: check(service), checking):
+            with timed(lambda: check(service), seconds["checking"]):
                 begun = time.monotonic()
                 requests.get(f"{service.url}/batches/{batch_id}/manifest", timeout=60)
-                sending.append(time.monotonic() - begun)
-            with readers(service, batch_id), timed(lambda: check(service), slow):
+                seconds["sending"].append(time.monotonic() - begun)
+            with readers(service, batch_id), timed(lambda: check(service), seconds["slow"]):
                 time.sleep(5)
         peak = peak_mib(server.process.pid)
     return [
-        figure("seconds until 100,000 lines are taken", statistics.median(taking), 4),
-        figure("ms of other submissions beside it, p99", 1000 * p99(submitting), 150),
-        figure("seconds of a manifest of 100,000 lines", statistics.median(sending), 5),
-        figure("ms of /check beside it, p99", 1000 * p99(checking), 100),
-        figure("ms of /check beside ten slow readers, p99", 1000 * p99(slow), 100),
+        figure("seconds until 100,000 lines are taken", statistics.median(seconds["taking"]), 4),
+        figure("ms of other submissions beside it, p99", 1000 * p99(seconds["submitting"]), 150),
+        figure("seconds of a manifest of 100,000 lines", statistics.median(seconds["sending"]), 5),
+        figure("ms of /check beside it, p99", 1000 * p99(seconds["checking"]), 100),
+        figure("ms of /check beside ten slow readers, p99", 1000 * p99(seconds["slow"]), 100),
         figure("MiB of the server, at most", peak, 200),
     ]
 

@@ -173,30 +173,22 @@ def compare(files: dict[str, bytes], threads: int, rounds: int) -> bool:
     medians = {name: statistics.median(values) for name, values in ratios.items()}
     for name, ratio in medians.items():
         print(f"2 x {threads}, {name}: {ratio:.2f} of the rate without a queue", flush=True)
-    ours = medians["md5light"]
-    best = max(medians[engine.name] for engine in ENGINES if engine.name in medians)
-    durable = max(
-        medians[engine.name] for engine in ENGINES if engine.durable and engine.name in medians
-    )
-    return all(
-        [
-            figure(
-                f"2 x {threads}: md5light by the best of the others", ours / best, 1, least=True
-            ),
-            figure(
-                f"2 x {threads}: md5light by the best that keeps its jobs",
-                ours / durable,
-                1.7,
-                least=True,
-            ),
-            figure(
-                f"2 x {threads}: md5light by procrastinate, both on PostgreSQL",
-                medians["md5light, PostgreSQL"] / medians["procrastinate"],
-                3,
-                least=True,
-            ),
-        ]
-    )
+    return meets(medians, f"2 x {threads}: md5light by")
+
+
+def meets(ratios: dict[str, float], what: str) -> bool:
+    """Print md5light's ratios by those of the others; tell whether they are as required."""
+    engines = [engine for engine in ENGINES if engine.name in ratios]
+    ours, on_postgresql = ratios["md5light"], ratios["md5light, PostgreSQL"]
+    best = max(ratios[engine.name] for engine in engines)
+    durable = max(ratios[engine.name] for engine in engines if engine.durable)
+    procrastinate = on_postgresql / ratios["procrastinate"]
+    met = [
+        figure(f"{what} the best of the others", ours / best, 1, least=True),
+        figure(f"{what} the best that keeps its jobs", ours / durable, 1.7, least=True),
+        figure(f"{what} procrastinate, both on PostgreSQL", procrastinate, 3, least=True),
+    ]
+    return all(met)
 
 
 # --- the origin's view ----------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from loopback import ROOT, free_port, wait_for
 sys.path.insert(0, str(ROOT))
 
 from md5light.queue import open_database
+from md5light.queue.database import Row
 from md5light.queue.jobs import Queue
 from tests import limited
 from tests.limited import Answer, Ban, BlackHole, HangingUp, Limited, Window
@@ -99,18 +100,21 @@ def run(urls: list[str], limit: float, **settings: Any) -> dict[str, Outcome]:
                     if {row["status"] for row in rows} <= {"done", "failed"}:
                         break
                     time.sleep(LOOK_SECONDS)
-    outcomes = {}
-    for host in {row["host"] for row in rows}:
-        of_host = [row for row in rows if row["host"] == host]
-        counts = {row["status"]: row["jobs"] for row in of_host}
-        outcomes[host] = Outcome(
-            counts.get("done", 0),
-            counts.get("failed", 0),
-            max(row["ended"] or 0 for row in of_host) - min(row["begun"] for row in of_host),
-            max(row["attempts"] for row in of_host),
-            max(row["ended"] or 0 for row in of_host) - started,
-        )
-    return outcomes
+    hosts = {row["host"] for row in rows}
+    return {host: outcome([row for row in rows if row["host"] == host], started) for host in hosts}
+
+
+def outcome(rows: list[Row], started: float) -> Outcome:
+    """Sum the rows of one host up, a row for each status of its jobs."""
+    counts = {row["status"]: row["jobs"] for row in rows}
+    ended = max(row["ended"] or 0 for row in rows)
+    return Outcome(
+        counts.get("done", 0),
+        counts.get("failed", 0),
+        ended - min(row["begun"] for row in rows),
+        max(row["attempts"] for row in rows),
+        ended - started,
+    )
 
 
 @contextlib.contextmanager
