@@ -34,13 +34,18 @@ START_SECONDS = 20
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Tree:
-    """A copy of the working tree in which scripts/run has set up its environment."""
+    """A copy of the working tree with its environment, whose first set-up was killed."""
     folder = tmp_path_factory.mktemp("scripts") / "a tree"  # with a space, as a user's may have
     unwanted = shutil.ignore_patterns(
-        ".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "md5light.sqlite3*"
+        ".git", ".venv*", ".*_cache", "*.egg-info", "md5light.sqlite3*", "docs", "tests"
     )
     shutil.copytree(ROOT, folder, ignore=unwanted)
     tree = Tree(folder, prepared)
+    with subprocess.Popen(
+        tree.set_up_command, env=tree.environment(), start_new_session=True
+    ) as first:
+        wait_until((folder / ".venv/bin/python").exists, START_SECONDS)
+        os.killpg(first.pid, signal.SIGKILL)
     made = tree.set_up()
     assert made.returncode == 0, made.stderr
     assert made.stderr.startswith("md5light: setting up .venv")
@@ -52,10 +57,13 @@ class Tree:
     folder: Path
     prepared: Prepared
 
+    @property
+    def set_up_command(self) -> list[str]:
+        return [str(self.folder / "scripts/venv"), ".venv", "scripts/requirements.txt"]
+
     def set_up(self, **changed: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self.folder / "scripts/venv"), ".venv", "scripts/requirements.txt"]
         return subprocess.run(
-            command,
+            self.set_up_command,
             env=self.environment(**changed),
             capture_output=True,
             text=True,
@@ -193,9 +201,8 @@ def test_a_second_start_takes_under_two_seconds(tree: Tree, tmp_path: Path) -> N
             run.url()
             return time.monotonic() - began
 
-    assert (
-        min(start() for _ in range(3)) < 2
-    )  # the best of three, since other tests run beside this one
+    # One of three, since other tests run beside this one.
+    assert any(start() < 2 for _ in range(3))
 
 
 def test_a_configuration_file_goes_to_both(tree: Tree, tmp_path: Path) -> None:
@@ -256,7 +263,8 @@ def set_up_with(python: str, tree: Tree, folder: Path) -> subprocess.CompletedPr
     (folder / "python3").write_text(python)
     (folder / "python3").chmod(0o755)
     fresh = folder / "tree"
-    shutil.copytree(tree.folder, fresh, ignore=shutil.ignore_patterns(".venv"))
+    shutil.copytree(tree.folder / "scripts", fresh / "scripts")
+    shutil.copy(tree.folder / "setup.py", fresh)
     env = tree.environment(PATH=f"{folder}:{os.environ['PATH']}")
     del env["PYTHON"]
     done = subprocess.run(
@@ -290,14 +298,9 @@ def test_says_which_python_is_needed(tree: Tree) -> None:
     )
 
 
-def test_a_half_made_environment_is_made_anew(tree: Tree) -> None:
-    stamp = tree.folder / ".venv/md5light-stamp"
-    made = stamp.read_text()
-    stamp.unlink()  # it is written last
-    done = tree.set_up(PYTHON=sys.executable)
-    assert (done.returncode, stamp.read_text()) == (0, made), done.stderr
-    assert done.stderr.startswith("md5light: setting up .venv")
-    assert tree.set_up(PYTHON=sys.executable).stderr == ""
+def test_an_environment_that_is_whole_is_not_made_again(tree: Tree) -> None:
+    done = tree.set_up(PYTHON=sys.executable)  # another name of the same Python
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
