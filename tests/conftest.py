@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -75,6 +76,12 @@ def fetch() -> Iterator[Fetch]:
     """Download from loopback with short time limits."""
     with downloading() as fetch:
         yield fetch
+
+
+@pytest.fixture
+def empty_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no TLS context load the system's authorities: it takes 30 ms, and none is a test's."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ from tests.mails import MESSAGE, RECIPIENT, SENDER
 from tests.postbox import HANG_UP, SILENCE, Drip, Postbox, ScriptedPostbox, certificates, repeat
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("empty_store")
+
 PASSWORD = "correct horse"
 
 #: every step at which a server that asks for TLS and a login can fail

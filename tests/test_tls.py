@@ -30,7 +30,7 @@ from md5light.errors import Failure, PermanentFailure, TemporaryFailure
 from md5light.interrupt import Interrupt
 from tests.origin import Origin, Peer, Raw
 
-pytestmark = pytest.mark.python
+pytestmark = [pytest.mark.python, pytest.mark.usefixtures("empty_store")]
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 DAY = datetime.timedelta(days=1)
