@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 #: seconds between two looks, the first ones and the later ones; they grow with the time waited, for
 #: a look may cost more than a pause, such as a request to a server
-FIRST_PAUSE, LAST_PAUSE = 0.005, 0.05
+FIRST_PAUSE, LAST_PAUSE = 0.005, 0.1
 
 #: how long such a pause is, as a part of the time waited
-SHARE = 1 / 20
+SHARE = 1 / 8
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 30.0, message: str = "") -> T:
