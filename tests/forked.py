@@ -18,8 +18,9 @@ from pathlib import Path
 
 from md5light import cli, startup
 
-_forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload([__name__, "tests.preloaded"])
+#: makes processes that are forked from one in which all modules are imported already
+forking = multiprocessing.get_context("forkserver")
+forking.set_forkserver_preload([__name__, "tests.preloaded"])
 
 
 class Forked:
@@ -35,7 +36,7 @@ class Forked:
     ) -> None:
         """Start it; `streams` are files, which exist, for its standard streams by number."""
         given = function, arguments, cwd, dict(env), streams
-        self._process = _forking.Process(target=_run, args=given)
+        self._process = forking.Process(target=_run, args=given)
         self._process.start()
         assert self._process.pid
         self.pid = self._process.pid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import threading
 import uuid
 from collections import Counter
@@ -28,11 +27,11 @@ from md5light.queue.jobs import Progress, Queue
 from md5light.queue.limits import Limits
 from md5light.queue.outbox import Outbox
 from md5light.queue.totals import Totals
+from tests.claiming import HASHED, URL, roomy_queue, work_side_by_side
 from tests.conftest import Clock, MakeQueue
+from tests.forked import forking
 from tests.gathering import Gathering
 
-URL = "http://files.example.com/a"
-HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, "text/plain", '"1"', None)
 BROKEN = TemporaryFailure("connection_failed", "The connection broke.")
 REFUSED = PermanentFailure("http_status", "The server answered 404.")
 
@@ -498,47 +497,13 @@ def test_a_mail_is_owed_from_the_transaction_of_the_result(queue: Queue, outbox:
     assert stored(queue, job_id).mail == "sent"
 
 
-def roomy_queue(database: Database, per_host: int = 0) -> Queue:
-    return Queue(
-        database,
-        lease_seconds=60,
-        max_attempts=3,
-        retry_seconds=10,
-        max_unfinished=10**6,
-        per_host=per_host,
-    )
-
-
-def work_side_by_side(location: str, wins: Path) -> None:
-    """Claim and settle with several threads until nothing is left; writes the ids won."""
-    database = open_database(location, durable=False)
-    queue = roomy_queue(database)
-    won: list[str] = []
-
-    def work() -> None:
-        name = str(uuid.uuid4())
-        job = queue.claim(name)
-        while job:
-            won.append(job.id)
-            _, job = queue.settle(job, HASHED, claim_next=True)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    database.close()
-    wins.write_text("\n".join(won))
-
-
 @pytest.mark.slow
 def test_threads_and_processes_claim_side_by_side(location: str, tmp_path: Path) -> None:
     database = open_database(location, durable=False)
     queue = roomy_queue(database)
     submitted = {submit(queue) for _ in range(400)}
-    context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=work_side_by_side, args=[location, tmp_path / f"wins{n}"])
+        forking.Process(target=work_side_by_side, args=[location, tmp_path / f"wins{n}"])
         for n in range(3)
     ]
     for worker in workers:
