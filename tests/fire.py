@@ -97,10 +97,7 @@ class Fire:
             assert (
                 self.service.result(job_id, timeout=60).get("md5") == hashlib.md5(body).hexdigest()
             )
-        wait_until(
-            lambda: all(self.service.job(job_id)["mail"] == "sent" for job_id in self.accepted),
-            timeout=60,
-        )
+        self.service.wait_for_mails(self.accepted)
         self._check_mails()
         with contextlib.closing(sqlite3.connect(self.service.database)) as database:
             assert database.execute("pragma integrity_check").fetchall() == [("ok",)]

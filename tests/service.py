@@ -18,7 +18,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,14 @@ class Service:
         answer = wait_until(ended, timeout=timeout, message=f"the end of job {job_id}")
         assert answer is not None
         return answer
+
+    def is_mailed(self, job_id: str) -> bool:
+        return bool(self.job(job_id)["mail"] == "sent")
+
+    def wait_for_mails(self, job_ids: Iterable[str]) -> None:
+        """Return once the mail of each job was sent."""
+        for job_id in job_ids:
+            wait_until(partial(self.is_mailed, job_id), 60, f"the mail of job {job_id}")
 
 
 @contextlib.contextmanager

@@ -324,7 +324,7 @@ def test_nothing_is_lost_while_workers_are_killed(tmp_path: Path) -> None:
                 kill_worker(service.commands[-1])
         for job_id, body in ids.items():
             assert service.result(job_id, timeout=60)["md5"] == md5(body)
-        wait_until(lambda: all(service.job(job_id)["mail"] == "sent" for job_id in ids))
+        service.wait_for_mails(ids)
         with contextlib.closing(sqlite3.connect(service.database)) as database:
             assert database.execute("pragma integrity_check").fetchall() == [("ok",)]
 

@@ -52,7 +52,7 @@ def test_the_metrics_tell_what_happened_and_survive_restarts(tmp_path: Path) -> 
         ended = [*done, service.submit(origin.url("/missing"))]
         for job_id in ended:
             service.result(job_id)
-        wait_until(lambda: all(service.job(job_id)["mail"] == "sent" for job_id in done))
+        service.wait_for_mails(done)
         for command in service.commands:
             command.kill()
         service.start_server()

@@ -44,7 +44,7 @@ HASHED = Hashed("f4afe93ad799484b1d512cc20e93efd1", 7, URL, None, None, None)
 #: opens a new database and writes to it in ten processes at once
 OPENING = """
 import multiprocessing, sys
-from md5light.queue import open_database
+from md5light.queue import open_database, postgresql
 from md5light.queue.jobs import Queue
 context = multiprocessing.get_context("fork")
 together = context.Barrier(10)
@@ -547,9 +547,7 @@ def test_many_machines_lose_nothing_while_pools_and_sessions_are_killed(
                 service.start_pool()
         for job_id, md5 in jobs.items():
             assert machines[0].result(job_id, timeout=60)["md5"] == md5
-        wait_until(
-            lambda: all(machines[1].job(job_id)["mail"] == "sent" for job_id in jobs), timeout=60
-        )
+        machines[1].wait_for_mails(jobs)
 
 
 def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
@@ -585,7 +583,7 @@ def test_a_pooler_may_stand_between(
             ]
             for number, job_id in enumerate(jobs):
                 assert service.result(job_id)["md5"] == hashlib.md5(b"file %d" % number).hexdigest()
-            wait_until(lambda: all(service.job(job_id)["mail"] == "sent" for job_id in jobs))
+            service.wait_for_mails(jobs)
             with psycopg.connect(pooled, prepare_threshold=None) as session:
                 assert session.execute(LEFT_BEHIND).fetchall() == []
             with psycopg.connect(location) as watching:
