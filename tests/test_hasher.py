@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 
@@ -13,6 +14,7 @@ from tests.downloads import BIG
 FURTHER = ("sha1", "sha256", "sha512")
 
 
+@functools.cache  # for the few streams that several tests hash
 def every(data: bytes, further: tuple[str, ...] = FURTHER) -> dict[str, str]:
     return {name: hashlib.new(name, data).hexdigest() for name in ("md5", *further)}
 
