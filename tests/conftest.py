@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -111,11 +112,19 @@ def emptied(postgresql: PostgreSQLServer) -> Iterator[Emptied]:
         yield Emptied(location)
 
 
+@pytest.fixture(scope="session")
+def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of our schema: a copy of it takes a third of the time of one that is set up."""
+    file = tmp_path_factory.mktemp("sqlite") / "jobs.sqlite3"
+    open_database(str(file), durable=True).close()
+    return file
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def location(request: pytest.FixtureRequest, sqlite_file: Path, tmp_path: Path) -> str:
     """What the configuration says of a database without rows, once of each engine."""
     if request.param == "sqlite":
-        return str(tmp_path / "jobs.sqlite3")
+        return str(shutil.copy(sqlite_file, tmp_path))
     emptied: Emptied = request.getfixturevalue("emptied")
     return emptied.lend()
 
