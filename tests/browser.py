@@ -25,9 +25,11 @@ from playwright.sync_api import (
 #: what Debian, and others, call it; first the one without windows, which takes half the CPU time
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
-#: keep the browser from looking for anything on the Internet
+#: Keep the browser from looking for anything on the Internet, and from optimising scripts of pages
+#: that are gone in a second.
 ARGUMENTS = [
     "--disable-gpu",
+    "--js-flags=--no-opt,--no-maglev",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -62,10 +64,8 @@ SHARED_SETTINGS = {
     *SCREEN,
 }
 
-RESTORE = """items => {
-    localStorage.clear();
-    for (const { name, value } of items) localStorage.setItem(name, value);
-}"""
+RESTORE = """localStorage.clear();
+for (const { name, value } of %s) localStorage.setItem(name, value);"""
 
 #: The one without windows has no notifications either: it calls them denied, even if granted.
 NOTICES = """if (Notification.permission === "denied") {
@@ -73,7 +73,7 @@ NOTICES = """if (Notification.permission === "denied") {
 }"""
 
 #: Style sheets need not be loaded a second time for any of its rules.
-AXE_OPTIONS = {"resultTypes": ["violations"], "preload": False}
+AXE_OPTIONS = {"reporter": "no-passes", "preload": False}
 
 Open = Callable[..., Page]
 
@@ -132,13 +132,13 @@ def opening(browser: Browser, address: str) -> Iterator[Open]:
 
         def open_page(path: str = "/", *, alone: bool = False, **settings: Any) -> Page:
             if shared and not alone and SHARED_SETTINGS.issuperset(settings):
-                page = opened.enter_context(_borrowed(shared.pop(), watch, address, **settings))
-            else:
-                wanted = {"viewport": VIEWPORT, "reduced_motion": "reduce", **settings}
-                context = opened.enter_context(browser.new_context(**wanted))
-                opened.enter_context(_notices(context, **settings))
-                context.on("page", watch.begin)
-                page = context.new_page()
+                borrowed = _borrowed(shared.pop(), watch, address, path, **settings)
+                return opened.enter_context(borrowed)
+            wanted = {"viewport": VIEWPORT, "reduced_motion": "reduce", **settings}
+            context = opened.enter_context(browser.new_context(**wanted))
+            opened.enter_context(_notices(context, **settings))
+            context.on("page", watch.begin)
+            page = context.new_page()
             page.goto(address + path)
             return page
 
@@ -152,22 +152,27 @@ def _borrowed(
     context: BrowserContext,
     watch: _Watch,
     address: str,
+    path: str,
     *,
     permissions: Sequence[str] = (),
     java_script_enabled: bool = True,
+    storage_state: Any = None,
     **settings: Any,
 ) -> Iterator[Page]:
-    """Prepare a context's first page as that of a new context with these settings would be."""
+    """Open a page in a context's first one as a new context with these settings would."""
     page = context.pages[0]
-    _prepare(page, address, **settings)
+    _prepare(page, **settings)
     if permissions:  # else all would be denied, where a new context asks
         context.grant_permissions(list(permissions), origin=address)
     session = context.new_cdp_session(page)
     session.send("Emulation.setScriptExecutionDisabled", {"value": not java_script_enabled})
+    stored = storage_state["origins"][0]["localStorage"] if storage_state else []
     watch.begin(page)
     context.on("page", watch.begin)
     try:
         with _notices(context, permissions):
+            with page.add_init_script(RESTORE % json.dumps(stored)):
+                page.goto(address + path)
             yield page
     finally:
         context.remove_listener("page", watch.begin)
@@ -178,6 +183,7 @@ def _borrowed(
         context.set_offline(False)
         context.clear_permissions()
         page.unroute_all()
+        page.goto("about:blank")  # else it would go on looking for news
 
 
 def _notices(
@@ -189,18 +195,8 @@ def _notices(
 
 
 def _prepare(
-    page: Page,
-    address: str,
-    *,
-    viewport: ViewportSize = VIEWPORT,
-    locale: str = "en-US",
-    storage_state: Any = None,
-    **media: Any,
+    page: Page, *, viewport: ViewportSize = VIEWPORT, locale: str = "en-US", **media: Any
 ) -> None:
-    # It stays at this address, or another page of the browser's would need a new process.
-    page.goto(f"{address}/healthz")
-    stored = storage_state["origins"][0]["localStorage"] if storage_state else []
-    page.evaluate(RESTORE, stored)
     page.set_viewport_size(viewport)
     page.emulate_media(**{**SCREEN, **media})
     page.set_extra_http_headers({"Accept-Language": locale})
