@@ -371,7 +371,7 @@ def test_it_works_without_a_script(browser: Browser, working: Service, origin: O
         page.wait_for_url("**/jobs/*")
         expect(page.locator(".figures")).to_contain_text("500 kB of 1.0 MB")
         gate.set()
-        expect(page.locator(".md5")).to_have_text(hashlib.md5(LARGE).hexdigest(), timeout=10_000)
+        expect(page.locator(".md5")).to_have_text(hashlib.md5(LARGE).hexdigest())
         expect(page.get_by_role("button").filter(visible=True)).to_have_text(["Compare"])
 
 

@@ -43,7 +43,7 @@ def fill_list(page: Page, lines: str) -> None:
 
 def check_mixed(page: Page) -> None:
     """Check the page of a list with a line of each kind of end."""
-    expect(page.locator(".card > .status")).to_have_text("Done", timeout=15_000)
+    expect(page.locator(".card > .status")).to_have_text("Done")
     expect(page.locator(".filters a")).to_have_text(
         ["All 4", "Matched 1", "Done 1", "Mismatched 1", "Failed 1"]
     )
