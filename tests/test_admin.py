@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -49,11 +50,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def database(tmp_path: Path, clock: Clock) -> Iterator[Database]:
+def database(sqlite_file: Path, tmp_path: Path, clock: Clock) -> Iterator[Database]:
     """Make the database that the defaults name in the folder of the test."""
-    with closing(
-        open_database(str(tmp_path / "md5light.sqlite3"), durable=False, clock=clock)
-    ) as database:
+    location = shutil.copy(sqlite_file, tmp_path / "md5light.sqlite3")
+    with closing(open_database(str(location), durable=False, clock=clock)) as database:
         yield database
 
 
