@@ -296,7 +296,7 @@ FILE_MEGABYTES = 20
 )
 def test_memory_is_bounded(origin: Origin, count: int, most: int, framing: str) -> None:
     megabyte = bytes(1_000_000)
-    bomb = gzip.compress(megabyte * FILE_MEGABYTES)
+    bomb = gzip.compress(megabyte * FILE_MEGABYTES) if framing == "gzip" else b""
 
     def script(peer: Peer) -> None:
         if framing == "slow":
