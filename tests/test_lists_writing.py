@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -207,23 +208,30 @@ def test_ndjson_tells_everything() -> None:
     }
 
 
+@functools.cache  # for every format
+def many() -> list[Entry]:
+    digests = (hashlib.md5(str(number).encode()).hexdigest() for number in range(10_000))
+    return [
+        entry(
+            f"http://h/{number}",
+            "mismatched",
+            digests=dict.fromkeys(ALGORITHMS, digest),
+            expected_size=5,
+        )
+        for number, digest in enumerate(digests)
+    ]
+
+
 @pytest.mark.parametrize("format", FORMS)
 def test_manifests_come_in_pieces(format: str) -> None:
     class Entries:
-        """A manifest that is never in memory as a whole; it counts how often it was begun."""
+        """A manifest without a length; it counts how often it was begun."""
 
         begun = 0
 
         def __iter__(self) -> Iterator[Entry]:
             self.begun += 1
-            for position in range(10_000):
-                digest = hashlib.md5(str(position).encode()).hexdigest()
-                yield entry(
-                    f"http://h/{position}",
-                    "mismatched",
-                    digests=dict.fromkeys(ALGORITHMS, digest),
-                    expected_size=5,
-                )
+            return iter(many())
 
     entries = Entries()
     pieces = list(write(entries, format, names="path"))
