@@ -48,6 +48,9 @@ EXECUTED = ["env"]
 class Command:
     """One of the commands, running; its log can be read while it runs."""
 
+    #: what Python is told to execute
+    program = "from md5light.cli import {function}; {function}()"
+
     def __init__(
         self, log: Path, function: str, *arguments: str, cwd: Path, enter: Sequence[str] = ()
     ) -> None:
@@ -58,7 +61,7 @@ class Command:
         if not enter:
             self.process = Forked(function, *arguments, cwd=cwd, env=environment, streams={2: log})
             return
-        program = f"from md5light.cli import {function}; {function}()"
+        program = self.program.format(function=function)
         with log.open("a") as stderr:
             self.process = subprocess.Popen(
                 [*enter, sys.executable, "-c", program, *arguments],

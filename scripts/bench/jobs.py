@@ -218,6 +218,8 @@ def submit_rate(server: Command) -> float:
 class ForgetfulServer(Command):
     """A server that stores nothing."""
 
+    program = FORGETFUL
+
 
 # --- latency --------------------------------------------------------------------------------------
 
