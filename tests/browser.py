@@ -23,7 +23,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-#: what Debian, and others, call it; first the one without windows, which takes half the CPU time
+#: its names in Debian and elsewhere; the headless shell comes first: it takes half the CPU time
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 #: Keep the browser from looking for anything on the Internet, and from optimising scripts of pages
@@ -54,7 +54,7 @@ WIDE, NARROW = 1000, 320
 
 VIEWPORT: ViewportSize = {"width": WIDE, "height": 720}
 
-#: Animations that never end would keep a core busy, and colours on their way be taken for others.
+#: Endless animations would keep a core busy, and axe would see the colours of a transition.
 SCREEN: dict[str, Any] = {
     "media": "screen",
     "color_scheme": "light",
@@ -71,7 +71,7 @@ SHARED_SETTINGS = {
 RESTORE = """localStorage.clear();
 for (const { name, value } of %s) localStorage.setItem(name, value);"""
 
-#: The one without windows has no notifications either: it calls them denied, even if granted.
+#: The headless shell shows no notifications: it calls them denied, even if granted.
 NOTICES = """if (Notification.permission === "denied") {
     Object.defineProperty(Notification, "permission", { value: "%s" });
 }"""
@@ -129,8 +129,8 @@ def opening(browser: Browser, address: str) -> Iterator[Open]:
     """Open pages of the service, each with a storage that has nothing of other tests.
 
     What they load must be ours, and their consoles stay clean. The first one is the browser's
-    shared page, where that can do what is asked for: a new context takes more CPU time, which is
-    half a second in a Chromium with windows.
+    shared page, if it can have the settings: a new context takes more CPU time, half a second in
+    full Chromium.
     """
     watch = _Watch()
     with contextlib.ExitStack() as opened:
@@ -189,7 +189,7 @@ def _borrowed(
         context.set_offline(False)
         context.clear_permissions()
         page.unroute_all()
-        page.goto("about:blank")  # else it would go on looking for news
+        page.goto("about:blank")  # else it would go on polling
 
 
 def _notices(

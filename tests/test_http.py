@@ -144,7 +144,7 @@ def test_pipelined_requests_do_not_fill_the_memory(tmp_path: Path) -> None:
             for _ in range(5):
                 answer = requests.get(f"{service.url}/check?id=none", timeout=5)
                 assert answer.elapsed.total_seconds() < 1
-            # Copies under way come and go: what is held must stay below.
+            # Copies under way come and go; only memory that stays in use counts.
             wait_until(lambda: memory_kib(command.process.pid) - before < 30_000)
         finally:
             for client in clients:

@@ -436,7 +436,7 @@ def test_a_head_that_is_cut_is_no_answer(authority: Authority, ca_file: Path) ->
 
 
 def test_a_connection_that_was_reset_leaves_no_socket_open() -> None:
-    """What is left open is an error, since ResourceWarnings are errors in tests."""
+    """A connection left open is an error, since ResourceWarnings are errors in tests."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as connection,
