@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from md5light.job import rfc3339
+from md5light.times import rfc3339
 
 #: the statuses that a line may have at the end of its batch
 LINE_RESULTS = ("hashed", "matched", "mismatched", "failed", "canceled")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import NamedTuple
 
 from md5light.finding import EXPECTABLE, differences, differing
+from md5light.times import rfc3339
 
 #: the prefix of a client that is known by the name of its token; no address begins so
 BEARER = "token:"
@@ -244,14 +244,3 @@ def _verdict(job: Job) -> dict[str, object]:
     if not job.expected:
         return {}
     return {"check": job.check, "expected": job.expected, "note": job.note}
-
-
-def rfc3339(seconds: float | None) -> str | None:
-    """Format a time by RFC 3339, in UTC, with milliseconds."""
-    if seconds is None:
-        return None
-    return (
-        datetime.fromtimestamp(seconds, timezone.utc)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )

@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TextIO
+
+from md5light.times import rfc3339
 
 if TYPE_CHECKING:
     from md5light.config import LogConfig
@@ -101,7 +102,7 @@ class TextFormatter(logging.Formatter):
     """time=… level=… event=… key=value …; a value that is not one plain word is a JSON string."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return " ".join(f"{key}={_word(value)}" for key, value in _fields(record).items())
+        return " ".join([f"{key}={_word(value)}" for key, value in _fields(record).items()])
 
 
 class JSONFormatter(logging.Formatter):
@@ -157,9 +158,8 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    created = datetime.fromtimestamp(record.created, timezone.utc)
     fields: dict[str, object] = {
-        "time": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": rfc3339(record.created),
         "level": record.levelname.lower(),
         "event": record.getMessage(),
     }

@@ -9,7 +9,7 @@ from md5light.admin.access import batches_of, found_batch
 from md5light.admin.output import SHORT, age, flattened, print_json, print_table, terminal_width
 from md5light.batch import Batch, ErrorCount, Result, describe
 from md5light.config import Config
-from md5light.job import rfc3339
+from md5light.times import rfc3339
 
 HEADS = ("STATUS", "LINES", "HASHED", "MATCHED", "MISMATCHED", "FAILED", "CANCELED")
 

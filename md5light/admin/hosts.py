@@ -7,8 +7,8 @@ import argparse
 from md5light.admin.access import queue_of
 from md5light.admin.output import print_json, print_table, terminal_width
 from md5light.config import Config
-from md5light.job import rfc3339
 from md5light.queue.hosts import HostReport
+from md5light.times import rfc3339
 
 HEADS = ("HOST", "RUNNING", "WAITING", "ROOM", "RESTS UNTIL", "LAST WORD")
 

@@ -10,7 +10,7 @@ from md5light.admin.access import found, found_batch, opened
 from md5light.admin.output import print_json, print_table
 from md5light.config import Config
 from md5light.errors import Failure, NotDone
-from md5light.job import describe_mail, rfc3339
+from md5light.job import describe_mail
 from md5light.mail.addresses import check_address
 from md5light.mail.mailer import Mailer
 from md5light.mail.messages import compose_test
@@ -20,6 +20,7 @@ from md5light.queue.jobs import Queue
 from md5light.queue.outbox import Outbox
 from md5light.queue.recipients import Recipients
 from md5light.text import visible
+from md5light.times import rfc3339
 
 #: the columns that are times
 TIMES = ("created_at", "finished_at")

@@ -13,9 +13,9 @@ from hashlib import blake2b
 
 from md5light.batch import Counts, ErrorCount, NewLine, Result
 from md5light.finding import ALGORITHMS, EXPECTABLE, Wanted
-from md5light.job import rfc3339
 from md5light.lists.entry import DONE, Entry
 from md5light.queue.database import Row, Transaction
+from md5light.times import rfc3339
 
 DIGESTS = "select digests from jobs where id = :id"
 

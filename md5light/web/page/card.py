@@ -10,10 +10,11 @@ from typing import NamedTuple
 from md5light.download import urls
 from md5light.errors import Refused
 from md5light.finding import LABELS, looks_like_page
-from md5light.job import Job, error_of, rfc3339
+from md5light.job import Job, error_of
 from md5light.lists import digests, writing
 from md5light.lists.entry import Entry
 from md5light.lists.names import unquote_name
+from md5light.times import rfc3339
 from md5light.web.page.language import Language
 
 
