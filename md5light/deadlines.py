@@ -16,7 +16,8 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         # In the order of their deadlines, since all have the same time.
         self._ends: dict[object, tuple[float, Callable[[], object]]] = {}
         self._thread: threading.Thread | None = None
@@ -26,7 +27,7 @@ class Deadlines:
     def watch(self, end: Callable[[], object]) -> Iterator[None]:
         """Call `end` from another thread, once or more, at the deadline; never after the block."""
         key = object()
-        with self._changed:
+        with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 thread.start()
@@ -35,16 +36,16 @@ class Deadlines:
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 del self._ends[key]
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
     def _run(self) -> None:
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 # Blocks added during this wait have later deadlines than its end.
                 self._changed.wait(self._expire())

@@ -19,13 +19,14 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._end: Md5lightError | None = None
         self._held: tuple[socket.socket, ...] = ()
 
     def end(self, error: Md5lightError) -> None:
         """Make the working thread raise `error`; the first call counts."""
-        with self._changed:
+        with self._lock:
             if self._end is None:
                 self._end = error
                 self._shut()
@@ -44,7 +45,7 @@ class Interrupt:
 
         Call it without any before a connection is closed or kept for reuse.
         """
-        with self._changed:
+        with self._lock:
             self._held = connections
             if self._end is not None:
                 self._shut()
@@ -56,13 +57,13 @@ class Interrupt:
 
         A thread that makes it true must call `notify`.
         """
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._end is not None or condition(), seconds)
         self.check()
         return bool(condition())
 
     def notify(self) -> None:
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
     def _shut(self) -> None:

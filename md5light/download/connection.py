@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import select
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Any
 
 from requests.adapters import HTTPAdapter
-from urllib3.util.wait import wait_for_read
 
 from md5light import dial, tls
 from md5light.config import DownloadConfig
@@ -39,13 +40,15 @@ class Connection:
     def __init__(self, sock: socket.socket, address: str = "") -> None:
         self.sock = sock
         self.address = address
+        self._arrivals = select.poll()
+        self._arrivals.register(sock, select.POLLIN)
         self._wire = Wire(sock)
         self._reader: io.BufferedReader = io.BufferedReader(self._wire, READ_AHEAD)
 
     @property
     def is_connected(self) -> bool:
         """Tell whether it can carry another request: nothing has arrived since the last answer."""
-        return not wait_for_read(self.sock, 0)
+        return not self._arrivals.poll(0)
 
     @property
     def is_closed(self) -> bool:
@@ -129,6 +132,8 @@ class Connections:
         self._lookups = Lookups(LOOKUPS_PER_SLOT * slots)
         self._tls = tls.Client(config.ca_file)
         self._adapter = HTTPAdapter(pool_connections=slots, pool_maxsize=slots)
+        # urllib3's own keys hold dozens of settings, which are the same for all our requests.
+        self._adapter.poolmanager.key_fn_by_scheme = dict.fromkeys(("http", "https"), _origin)
 
     def close(self) -> None:
         self._adapter.close()
@@ -216,6 +221,10 @@ class Connections:
         return self._lookups.run(
             lambda: self._guard.resolve(url), self._config.connect_timeout, transfer
         )
+
+
+def _origin(context: Mapping[str, Any]) -> tuple[str, str, int]:
+    return context["scheme"], context["host"], context["port"]
 
 
 def _admitted(addresses: list[dial.AddressInfo], transfer: Transfer) -> list[dial.AddressInfo]:

@@ -12,8 +12,8 @@ MAX_COOKIES = 50
 MAX_BYTES = 8 * 1024
 
 #: name, value and attributes of a Set-Cookie (RFC 6265, 5.2), without control characters
-SET_COOKIE = re.compile(rb"([^\x00-\x20=;\x7f]+)[ \t]*=[ \t]*([^\x00-\x1f;\x7f]*)(.*)", re.DOTALL)
-SECURE = re.compile(rb";[ \t]*secure[ \t]*(?:;|$)", re.IGNORECASE)
+SET_COOKIE = re.compile(r"([^\x00-\x20=;\x7f]+)[ \t]*=[ \t]*([^\x00-\x1f;\x7f]*)(.*)", re.DOTALL)
+SECURE = re.compile(r";[ \t]*secure[ \t]*(?:;|$)", re.IGNORECASE)
 
 
 class Cookies:
@@ -24,7 +24,7 @@ class Cookies:
     """
 
     def __init__(self) -> None:
-        self._cookies: dict[tuple[str, bytes], tuple[bytes, bool]] = {}
+        self._cookies: dict[tuple[str, str], tuple[str, bool]] = {}
         self._bytes = 0
 
     def __bool__(self) -> bool:
@@ -35,18 +35,18 @@ class Cookies:
         for line in response.headers.get("set-cookie", []):
             if match := SET_COOKIE.fullmatch(line):
                 name, value, attributes = match.groups()
-                self._set((url.host, name), value.rstrip(b" \t"), bool(SECURE.search(attributes)))
+                self._set((url.host, name), value.rstrip(" \t"), bool(SECURE.search(attributes)))
 
     def header(self, url: URL) -> str:
         """Return the header line with the cookies for a request to `url`; empty without any."""
         pairs = [
-            b"%s=%s" % (name, value)
+            f"{name}={value}"
             for (host, name), (value, secure) in self._cookies.items()
             if host == url.host and (url.scheme == "https" or not secure)
         ]
-        return f"Cookie: {b'; '.join(pairs).decode('latin-1')}\r\n" if pairs else ""
+        return f"Cookie: {'; '.join(pairs)}\r\n" if pairs else ""
 
-    def _set(self, key: tuple[str, bytes], value: bytes, secure: bool) -> None:
+    def _set(self, key: tuple[str, str], value: str, secure: bool) -> None:
         before = len(key[1]) + len(self._cookies[key][0]) if key in self._cookies else 0
         size = self._bytes - before + len(key[1]) + len(value)
         if size <= MAX_BYTES and (before or len(self._cookies) < MAX_COOKIES):

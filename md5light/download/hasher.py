@@ -46,7 +46,7 @@ class Hasher:
         self._stop_threads()
         # These are checksums, not security: so a system in FIPS mode allows them.
         self._digests = {
-            name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms
+            name: getattr(hashlib, name)(usedforsecurity=False) for name in self._algorithms
         }
         self._tail = b""
         self._start_piece(memoryview(b""))

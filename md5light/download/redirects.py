@@ -17,13 +17,13 @@ def is_redirect(response: Response) -> bool:
 
 def target(url: urls.URL, response: Response) -> urls.URL:
     """Return where the answer of `url` redirects to, or raise PermanentFailure with the reason."""
-    locations = set(response.headers.get("location", [])) - {b""}
+    locations = set(response.headers.get("location", [])) - {""}
     if not locations:
         raise _bad_redirect("it has no Location.")
     if len(locations) > 1:
         raise _bad_redirect("it has several different Locations.")
     try:
-        return urls.join(url, locations.pop())
+        return urls.join(url, locations.pop().encode("latin-1"))
     except Refused as refused:
         raise _bad_redirect(refused.message[0].lower() + refused.message[1:]) from None
 

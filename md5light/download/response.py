@@ -28,17 +28,20 @@ MAX_CHUNK_LINE = 64 * 1024
 CLOSE_SECONDS = 0.05
 FIRST_SECONDS = 0.01
 
-STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9]{2})(?: .*)?", re.IGNORECASE)
-HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)", re.DOTALL)
+EMPTY_LINES = (b"\r\n", b"\n")
+STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9]{2})(?: [^\x00\r\n]*)?\r?\n", re.IGNORECASE)
+#: a line of a head: its name, if that is a token, and its value
+HEADER = re.compile(r"(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*)?(.*)\n")
 #: a line whose name is not a token, such as one with a space
-ODD_HEADER = re.compile(rb"([^: \t][^:]*):[ \t]*(.*)", re.DOTALL)
+ODD_NAME = re.compile(r"([^: \t][^:]*):")
 #: some servers name the unit
 LENGTH = re.compile(r"0*([0-9]{1,18})(?:[ \t]+bytes)?", re.IGNORECASE)
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
-FORBIDDEN = re.compile(rb"[\x00\r]")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00\r\n]*)?\r?\n")
+#: characters that no line may contain: NUL, and CR except at its end
+FORBIDDEN = re.compile(rb"\x00|\r(?!\n)")
 #: the headers that decide where the body ends: a line that some readers take for one of them, and
 #: others not, fails the download
-FRAMING = re.compile(rb"content-length|transfer-encoding", re.IGNORECASE)
+FRAMING = re.compile(r"content-length|transfer-encoding", re.IGNORECASE)
 
 
 class NoAnswer(ConnectionError):
@@ -56,11 +59,12 @@ class Response:
         self._reader = reader
         self._ended = self._in_chunks = False
         lines = _Lines(reader)
-        self.status = 0
-        while self.status < 200:  # interim answers come first, such as 103 Early Hints
-            wire.await_head()
+        while True:
             minor, self.status = _status(reader, lines)
-            self.headers = _headers(lines)
+            self.headers = _headers(lines.block())
+            if self.status >= 200:
+                break
+            wire.await_head()  # this was an interim answer, such as 103 Early Hints
         wire.enter_body()
         self._frame()
         connection = _items(self.header("connection") or "")
@@ -69,7 +73,7 @@ class Response:
     def header(self, name: str) -> str | None:
         """Return a header's value, decoded as Latin-1; several values are joined by commas."""
         values = self.headers.get(name)
-        return None if values is None else b", ".join(values).decode("latin-1")
+        return None if values is None else ", ".join(values)
 
     def readinto(self, view: memoryview) -> int:
         """Read some of the body and return how many bytes; 0 when the body is complete."""
@@ -130,13 +134,13 @@ class Response:
         try:
             self._left = self._chunk_size()
             if self._left == 0:
-                _headers(_Lines(self._reader))
+                _headers(_Lines(self._reader).block())
                 self._ended = True
         except PermanentFailure:  # a line that is malformed in a head is here only a broken body
             raise _broken() from None
 
     def _chunk_size(self) -> int:
-        if self._in_chunks and _line(self._reader, MAX_CHUNK_LINE):
+        if self._in_chunks and _line(self._reader, MAX_CHUNK_LINE) not in EMPTY_LINES:
             raise _broken()
         self._in_chunks = True
         match = CHUNK_SIZE.fullmatch(_line(self._reader, MAX_CHUNK_LINE))
@@ -153,21 +157,29 @@ class _Lines:
         self._left = MAX_HEAD
 
     def next(self) -> bytes:
+        """Read a line with its line end."""
         line = _line(self._reader, self._left)
-        self._left -= len(line) + 2
+        self._left -= len(line)
         return line
+
+    def block(self) -> str:
+        """Read lines up to and with an empty one; return the others, decoded as Latin-1."""
+        lines = []
+        while (line := self.next()) not in EMPTY_LINES:
+            lines.append(line)
+        block = b"".join(lines)
+        if FORBIDDEN.search(block):
+            raise _invalid("The server sent a line with a forbidden character.")
+        return block.decode("latin-1")
 
 
 def _line(reader: io.BufferedReader, most: int) -> bytes:
-    """Read a line of at most `most` bytes; return it without its line end."""
+    """Read a line of at most `most` bytes with its line end."""
     line = reader.readline(most + 1)
     if len(line) > most:
         raise _invalid("The server sent too many or too long headers.")
-    if not line.endswith(b"\n"):
+    if line[-1:] != b"\n":
         raise _incomplete()
-    line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
-    if FORBIDDEN.search(line):
-        raise _invalid("The server sent a line with a forbidden character.")
     return line
 
 
@@ -187,31 +199,29 @@ def _status(reader: io.BufferedReader, lines: _Lines) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _headers(lines: _Lines) -> dict[str, list[bytes]]:
-    """Read header lines, or those of a trailer, up to and with the empty one."""
-    headers: dict[str, list[bytes]] = {}
-    values: list[bytes] = []
-    while line := lines.next():
-        if line[0] in b" \t" and values:
+def _headers(lines: str) -> dict[str, list[str]]:
+    """Return the values in the lines of a head, or of a trailer, by their names in lower case."""
+    headers: dict[str, list[str]] = {}
+    values: list[str] = []
+    for name, value in HEADER.findall(lines):
+        if name:
+            values = headers.setdefault(name.lower(), [])
+            values.append(value.rstrip(" \t\r"))
+        elif value[0] in " \t" and values:
             # Readers differ about folded lines (RFC 9112, 5.2): replace the value by one that is
             # valid in no header.
-            values[-1] = b"\n"
+            values[-1] = "\n"
         else:
-            values = _values(headers, line)
+            _check_odd(value)
+            values = [""]
     return headers
 
 
-def _values(headers: dict[str, list[bytes]], line: bytes) -> list[bytes]:
-    """Add the value in a line to those of the same name, and return them all."""
-    match = HEADER.fullmatch(line)
-    if not match:
-        # A malformed name is harmless: nothing looks it up.
-        match = ODD_HEADER.fullmatch(line)
-        if not match or FRAMING.search(match[1]):
-            raise _invalid("The server sent a malformed header.")
-    values = headers.setdefault(match[1].decode("latin-1").lower(), [])
-    values.append(match[2].rstrip(b" \t"))
-    return values
+def _check_odd(line: str) -> None:
+    """Check a line whose name is no token: nothing looks it up, so most of them are harmless."""
+    match = ODD_NAME.match(line)
+    if not match or FRAMING.search(match[1]):
+        raise _invalid("The server sent a malformed header.")
 
 
 def _length(text: str | None) -> int | None:

@@ -53,7 +53,7 @@ class Part(NamedTuple):
 HEADERS = ("etag", "last-modified", "content-type", "content-encoding", "accept-ranges", "date")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Representation:
     """The headers of the first answer that describe the file."""
 

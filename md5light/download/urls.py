@@ -9,8 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 import idna
@@ -52,8 +52,7 @@ UNSEEN = {
 }
 
 
-@dataclass(frozen=True)
-class URL:
+class URL(NamedTuple):
     """An absolute http or https URL, taken apart and normalised."""
 
     scheme: str
