@@ -9,7 +9,7 @@ again. The columns common to all leased tables are described in the schema.
 from __future__ import annotations
 
 import itertools
-import secrets
+import random
 from collections.abc import Iterable, Sequence
 
 from md5light.errors import Failure
@@ -144,7 +144,7 @@ class Leases:
         keys = {f"{name}{n}": row[name] for n, row in enumerate(due) for name in self._key}
         return transaction.all(
             self._claim.get(len(due)) or self._compose_claim(len(due)),
-            token=secrets.token_hex(16),
+            token=f"{random.getrandbits(128):032x}",  # unique; it is no secret
             worker=worker,
             lease_end=transaction.now() + self._seconds,
             **keys,
