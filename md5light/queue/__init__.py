@@ -23,13 +23,15 @@ def open_database(
     create: bool = True,
     migrate: bool = True,
     clock: Callable[[], float] | None = None,
+    listener: Listener | None = None,
 ) -> Database:
     """Open the database that the configuration names.
 
     `durable` makes each commit survive a power failure; without it the latest commits may be lost
     then, but never by the death of a process. Without `create` a file must exist. With `migrate`
     the schema is made or brought up to date; without, nothing is changed, and another version is an
-    error. `clock` returns Unix seconds; the default is the database's own time.
+    error. `clock` returns Unix seconds; the default is the database's own time. `listener` is that
+    of the pool that the process is of.
     Raises DatabaseError: one line that says what to do, without any password.
     """
     if location.startswith(POSTGRESQL):
@@ -43,6 +45,7 @@ def open_database(
         create=create and migrate,
         migrate=migrate,
         clock=clock or time.time,
+        baton=listener.baton if listener else None,
     )
 
 

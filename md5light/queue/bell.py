@@ -16,6 +16,7 @@ from pathlib import Path
 
 from md5light.logs import Log
 from md5light.owner import give_to_owner
+from md5light.queue.baton import Baton
 from md5light.queue.database import Listener
 
 log = Log(__name__)
@@ -30,6 +31,7 @@ class BellListener(Listener):
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.name}-bell-{os.getpid()}")
         self._owner = os.getpid()
+        self.baton = Baton()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from md5light.errors import DatabaseError, DatabaseUnavailable, OldSchema
+from md5light.queue.baton import Baton
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the type of an item that is written
@@ -98,6 +99,9 @@ class Listener(ABC):
 
     A pool makes one before it forks, and its processes share it.
     """
+
+    #: by which they write one after the other, where an engine needs that
+    baton: Baton | None = None
 
     @abstractmethod
     def wait(self, timeout: float, stop: int) -> None:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from md5light.errors import DatabaseError, DatabaseReplaced, DatabaseUnavailable
 from md5light.owner import give_to_owner
 from md5light.queue import bell
+from md5light.queue.baton import Baton
 from md5light.queue.commits import SharedCommits
 from md5light.queue.database import Row, Transaction
 
@@ -82,6 +83,8 @@ class SQLiteTransaction(Transaction):
         return self._execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, rows: list[Row]) -> list[int]:
+        if not rows:  # often there is nothing of a kind to write
+            return []
         by_position, values = _by_position(sql)
         execute, now = self._connection.execute, {"now": self._now}
         return [execute(by_position, values(row | now)).rowcount for row in rows]
@@ -107,7 +110,7 @@ class SQLiteTransaction(Transaction):
 class SQLite(SharedCommits):
     """Access to an SQLite file: reads side by side, one commit for all waiting writes.
 
-    `durable` means synchronous=FULL.
+    `durable` means synchronous=FULL. Processes with the same `baton` write one after the other.
     """
 
     def __init__(
@@ -118,12 +121,14 @@ class SQLite(SharedCommits):
         create: bool = True,
         migrate: bool = True,
         clock: Callable[[], float] = time.time,
+        baton: Baton | None = None,
     ) -> None:
         super().__init__()
         self.path = Path(path)
         self.name = path
         self._durable = durable
         self._clock = clock
+        self._baton = baton or contextlib.nullcontext()
         self._readers: deque[sqlite3.Connection] = deque()
         self._writes_to_checkpoint = CHECKPOINT_WRITES
         #: the file and its log; SQLite keeps that beside the target of a link
@@ -179,11 +184,11 @@ class SQLite(SharedCommits):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[SQLiteTransaction]:
-        with self._reporting():
+        self._check_identity()  # before others begin to wait for this transaction
+        with self._reporting(), self._baton:
             _retry(self._writer, "begin immediate", LOCK_SECONDS)
             try:
                 yield SQLiteTransaction(self._writer, self._clock())
-                self._check_identity()
                 self._writer.execute("commit")
             except BaseException:
                 if self._writer.in_transaction:

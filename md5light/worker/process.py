@@ -58,7 +58,7 @@ class Worker:
         purge_after: float = PURGE_AFTER_SECONDS,
     ) -> None:
         self._config = config
-        self._database = open_database(config.queue.database, durable=False)
+        self._database = open_database(config.queue.database, durable=False, listener=listener)
         self._queue = Queue.configured(self._database, config)
         self._outbox = Outbox.configured(self._database, config)
         self._batches = Batches.configured(self._database, config)
