@@ -19,8 +19,9 @@ import psycopg
 import pytest
 import requests
 
-from md5light.errors import DatabaseError, DatabaseUnavailable
-from md5light.job import Hashed
+from md5light.download.failures import of_host
+from md5light.errors import DatabaseError, DatabaseUnavailable, Failure, TemporaryFailure
+from md5light.job import Hashed, Job
 from md5light.queue import listen, open_database
 from md5light.queue.database import Database, Transaction
 from md5light.queue.jobs import Queue
@@ -471,6 +472,105 @@ def test_a_settle_that_is_the_victim_of_a_deadlock_is_run_again(
             gathering.let_go_of(2)
         assert [each.result(30) for each in settled] == [("done", None)] * (1 + shared)
         crossing.result(30)
+
+
+@contextmanager
+def host_a_shared(location: str) -> Iterator[None]:
+    """Another transaction shares the lock of host a during the block."""
+    locked, may_go = threading.Event(), threading.Event()
+
+    def hold(transaction: Transaction) -> None:
+        transaction.lock(["host a"], shared=["host a"])
+        locked.set()
+        assert may_go.wait(30)
+
+    other = closing(open_database(location, durable=True))
+    with other as elsewhere, ThreadPoolExecutor() as threads:
+        holding = threads.submit(elsewhere.write, hold)
+        assert locked.wait(30)
+        try:
+            yield
+        finally:
+            may_go.set()
+            holding.result(30)
+
+
+def two_running(queue: Queue) -> list[Job]:
+    """Submit three jobs of host a, and claim two of them."""
+    for number in range(3):
+        queue.submit(f"http://a/{number}", "a")
+    return [job for job in (queue.claim("w1"), queue.claim("w1")) if job]
+
+
+def settled_after_the_lock(
+    queue: Queue, job: Job, outcome: Hashed | Failure, location: str
+) -> tuple[str, Job | None]:
+    """Settle a job while another transaction shares the lock of its host, and must wait for it."""
+    with ThreadPoolExecutor() as threads:
+        with host_a_shared(location):
+            settling = threads.submit(queue.settle, job, outcome)
+            wait_until(lambda: waits_for_a_lock(location))
+        return settling.result(30)
+
+
+def a_word() -> Failure:
+    return of_host(TemporaryFailure("http_status", "The server answered with status 503."))
+
+
+def test_without_a_limit_good_outcomes_of_a_host_do_not_wait_for_each_other(
+    database: Database, location: str
+) -> None:
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+    first, second = two_running(queue)
+    with host_a_shared(location):
+        status, third = queue.settle(first, HASHED, claim_next=True)
+        assert (status, third and third.url) == ("done", "http://a/2")
+        assert queue.settle(second, HASHED) == ("done", None)
+
+
+def test_with_a_limit_they_do(database: Database, location: str) -> None:
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1, per_host=8)
+    first, _ = two_running(queue)
+    assert settled_after_the_lock(queue, first, HASHED, location) == ("done", None)
+
+
+def test_a_hosts_word_waits_for_other_outcomes(database: Database, location: str) -> None:
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+    first, _ = two_running(queue)
+    assert settled_after_the_lock(queue, first, a_word(), location) == ("queued", None)
+    (host,) = queue.hosts(10)
+    assert (host.host, host.running) == ("a", 1)
+
+
+def test_a_process_that_has_not_heard_of_a_hosts_trouble_notices_it(
+    database: Database, location: str
+) -> None:
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+    first, second = two_running(queue)
+    with closing(open_database(location, durable=True)) as its_database:
+        other = Queue(its_database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+        assert other.settle(first, a_word()) == ("queued", None)
+    assert settled_after_the_lock(queue, second, HASHED, location) == ("done", None)
+
+
+def test_a_job_of_a_host_in_trouble_is_left_to_those_who_have_its_lock_alone(
+    database: Database, location: str
+) -> None:
+    queue = Queue(database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+    queue.submit("http://b/1", "b")
+    running = queue.claim("w1")
+    first, _ = two_running(queue)
+    with closing(open_database(location, durable=True)) as its_database:
+        other = Queue(its_database, lease_seconds=60, max_attempts=3, retry_seconds=1)
+        other.settle(first, a_word())
+    queue.submit("http://a/new", "a")
+    due = "select count(*) as jobs from jobs where host = 'a' and due_at <= :now and token is null"
+    assert running
+    with host_a_shared(location):
+        assert queue.settle(running, HASHED, claim_next=True) == ("done", None)
+        assert database.read(lambda transaction: transaction.all(due)) == [{"jobs": 1}]
+    assert queue.claim("w1") is None
+    assert database.read(lambda transaction: transaction.all(due)) == [{"jobs": 0}]
 
 
 def test_a_write_that_waits_for_a_lock_keeps_none_waiting_that_came_before(

@@ -15,6 +15,7 @@ from md5light.queue.database import Row, Transaction
 from md5light.queue.hosts import Hosts, Standings
 from md5light.queue.leases import Leases
 from md5light.queue.outcomes import ON_SETTLE, Ended, Outcomes
+from md5light.queue.verdicts import is_word
 
 #: how often a claim looks for due jobs in one transaction: each look may set many jobs aside while
 #: other writers wait
@@ -87,7 +88,9 @@ class Claims:
 
     def settle_and_claim(self, transaction: Transaction, ended: list[Ended]) -> list[Settled]:
         """Settle the jobs of several threads, and claim as many for those that want another."""
-        self._hosts.lock(transaction, {each.job.host for each in ended})
+        hosts = {each.job.host for each in ended}
+        words = {each.job.host for each in ended if is_word(each.outcome)}
+        self._hosts.lock(transaction, hosts, shareable=hosts - words)
         statuses, events, known = self._outcomes.store(transaction, ended)
         wanted, worker = sum(each.claim_next for each in ended), ended[0].job.worker or ""
         # Locks are held: waiting for further ones could deadlock.
@@ -122,7 +125,11 @@ class Claims:
         due = self._leases.due(transaction, limit) if limit else []
         if not due:
             return []
-        locked = self._hosts.lock(transaction, {row["host"] for row in due}, wait=wait)
+        hosts = {row["host"] for row in due}
+        if wait:
+            self._hosts.lock(transaction, hosts)
+            return due
+        locked = self._hosts.try_lock(transaction, hosts)
         return [row for row in due if row["host"] in locked]
 
     def _take_some(
@@ -146,7 +153,7 @@ class Claims:
             claimed.lost.extend(jobs)
             claimed.events.extend(events)
         self._hosts.set_aside(transaction, full)
-        return bool(lost or full)
+        return bool(lost) or len(may_run) < len(tryable)
 
     def _take(self, transaction: Transaction, due: list[Row], worker: str) -> list[Job]:
         return [Job(**row) for row in self._leases.claim(transaction, due, worker)]

@@ -7,7 +7,7 @@ database's clock. The differences between engines are in their classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,12 +74,19 @@ class Transaction(ABC):
         """Run one statement for each of `values`; return how many rows that changed in all."""
 
     @abstractmethod
-    def lock(self, names: Iterable[str]) -> None:
-        """Lock each name until the commit, in sorted order; wait for transactions that hold it."""
+    def lock(self, names: Iterable[str], shared: Collection[str] = ()) -> None:
+        """Lock each name until the commit, in sorted order; wait for transactions that hold it.
+
+        Transactions may hold those in `shared` at the same time, if all of them share them.
+        """
 
     @abstractmethod
-    def try_lock(self, names: Iterable[str]) -> set[str]:
-        """Lock those names until the commit that no other transaction holds; return them."""
+    def try_lock(self, names: Iterable[str], shared: Collection[str] = ()) -> set[str]:
+        """Lock those names as `lock` does for which it need not wait; return them."""
+
+    @abstractmethod
+    def shares(self, name: str) -> bool:
+        """Tell whether others may hold this lock, too."""
 
     def trim(self) -> None:
         """Give some space of removed rows back once this is committed, if the engine doesn't."""

@@ -144,6 +144,8 @@ class Standing:
     trouble: Host | None = None
     #: its running jobs that began after its last word
     since: int = 0
+    #: it must not be changed in this transaction, since its lock was shared
+    lock_is_shared: bool = False
 
     def rests(self, now: float) -> bool:
         return self.trouble is not None and self.trouble.rest_until > now
@@ -171,24 +173,32 @@ class HostReport(NamedTuple):
 class Hosts:
     """The limit of `per_host` running jobs (0: none) and the rests of hosts.
 
-    Methods run in the caller's transaction.
+    Methods run in the caller's transaction. Without a limit, transactions share the lock of a host
+    that is in no trouble and has no jobs set aside: then none of them changes its state.
     """
 
     def __init__(self, per_host: int) -> None:
         self.per_host = per_host or UNLIMITED
+        #: hosts whose locks this process does not share, as it has seen them last
+        self._unshared: set[str] = set()
 
     def lock(
-        self, transaction: Transaction, hosts: Collection[str], *, wait: bool = True
-    ) -> set[str]:
+        self, transaction: Transaction, hosts: Iterable[str], shareable: Collection[str] = ()
+    ) -> None:
         """Keep others from changing the state of `hosts`, and how many of their jobs run.
 
-        Returns the hosts that are locked: all of them, unless it must not `wait`.
+        The locks of those that are `shareable` are shared, as far as that is known to be possible.
         """
-        if wait:
-            transaction.lock(LOCK + host for host in hosts)
-            return set(hosts)
-        locked = transaction.try_lock(LOCK + host for host in hosts)
+        transaction.lock((LOCK + host for host in hosts), self._shared(shareable))
+
+    def try_lock(self, transaction: Transaction, hosts: Collection[str]) -> set[str]:
+        """Lock those of `hosts` for which it need not wait, sharing locks; return them."""
+        locked = transaction.try_lock([LOCK + host for host in hosts], self._shared(hosts))
         return {host for host in hosts if LOCK + host in locked}
+
+    def _shared(self, hosts: Iterable[str]) -> set[str]:
+        limited = self.per_host != UNLIMITED
+        return set() if limited else {LOCK + host for host in hosts if host not in self._unshared}
 
     # --- under the locks of the hosts -------------------------------------------------------------
 
@@ -199,12 +209,17 @@ class Hosts:
             return {}
         standings = {}
         for row in transaction.all(_look_at(tuple(names)), **names):
-            standing = Standing(row["running"], bool(row["has_aside"]))
+            host, standing = row["host"], Standing(row["running"], bool(row["has_aside"]))
             if row["is_in_trouble"]:
-                (trouble,) = transaction.all(TROUBLE, host=row["host"])
+                (trouble,) = transaction.all(TROUBLE, host=host)
                 standing.since = trouble.pop("since")
                 standing.trouble = Host(**trouble)
-            standings[row["host"]] = standing
+            standings[host] = standing
+            if standing.trouble or standing.has_aside:
+                standing.lock_is_shared = transaction.shares(LOCK + host)
+                self._unshared.add(host)
+            else:
+                self._unshared.discard(host)
         return standings
 
     def choose(
@@ -213,7 +228,7 @@ class Hosts:
         """Return the due jobs that may run, and the hosts that have no room for the others.
 
         `known` has standings that were read before. A job whose worker died still has its place,
-        unless its host rests.
+        unless its host rests. Jobs of a host in trouble whose lock is shared are in neither.
         """
         now = transaction.now()
         hosts = {job["host"] for job in due}
@@ -224,6 +239,8 @@ class Hosts:
         for job in due:
             host = job["host"]
             is_queued = job["status"] == "queued"
+            if standings[host].lock_is_shared:
+                continue
             if standings[host].rests(now) or (is_queued and places[host] <= 0):
                 full[host] = standings[host]
             else:

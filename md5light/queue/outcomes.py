@@ -12,6 +12,7 @@ from md5light.errors import Failure, PermanentFailure, TemporaryFailure
 from md5light.job import Hashed, Job
 from md5light.queue import outbox, totals
 from md5light.queue.backoff import backoff_seconds
+from md5light.queue.commits import Collision
 from md5light.queue.database import Row, Transaction
 from md5light.queue.hosts import Hosts, Standings
 from md5light.queue.leases import Leases, settled
@@ -69,6 +70,8 @@ class Outcomes:
         """
         _store_last_chances(transaction, ended)
         standings = self._hosts.look(transaction, {each.job.host for each in ended})
+        if any(standing.lock_is_shared for standing in standings.values()):
+            raise Collision("a host that this process took to be in no trouble is in trouble")
         verdicts = self._verdicts.hear(transaction, [each[:2] for each in ended], standings)
         rows = [
             self._row(each, verdict, transaction.now(), untried)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -59,10 +59,15 @@ TUNE = """
 """
 
 #: a lock has a number: the hash of its name
-LOCK = "select pg_advisory_xact_lock(hashtextextended(:name, 5))"
+LOCK = """
+    select pg_advisory_xact_lock_shared(hashtextextended(:name, 5)) where :shared
+    union all select pg_advisory_xact_lock(hashtextextended(:name, 5)) where not :shared
+"""
 TRY_LOCK = """
-    select name from unnest(cast(:names as text[])) as name
-    where pg_try_advisory_xact_lock(hashtextextended(name, 5))
+    select name
+    from unnest(cast(:names as text[]), cast(:shared as boolean[])) as wanted (name, shared)
+    where case when shared then pg_try_advisory_xact_lock_shared(hashtextextended(name, 5))
+        else pg_try_advisory_xact_lock(hashtextextended(name, 5)) end
 """
 
 NOW = "extract(epoch from now())::double precision"
@@ -85,6 +90,8 @@ class PostgreSQLTransaction(Transaction):
         super().__init__()
         self._cursor = connection.cursor()
         self._now = now
+        #: the names that it has locked, and whether it shares them
+        self._locked: dict[str, bool] = {}
 
     def all(self, sql: str, **parameters: object) -> list[Row]:
         return self._execute(sql, parameters).fetchall()
@@ -103,16 +110,35 @@ class PostgreSQLTransaction(Transaction):
             counts.append(self._cursor.rowcount)
         return counts
 
-    def lock(self, names: Iterable[str]) -> None:
-        self.run_many(LOCK, [{"name": name} for name in sorted(set(names))])
+    def lock(self, names: Iterable[str], shared: Collection[str] = ()) -> None:
+        wanted = {name: name in shared for name in sorted(set(names))}
+        self.run_many(LOCK, [{"name": name, "shared": wanted[name]} for name in wanted])
+        self._note_locks(wanted)
 
-    def try_lock(self, names: Iterable[str]) -> set[str]:
-        return {row["name"] for row in self.all(TRY_LOCK, names=list(names))}
+    def try_lock(self, names: Iterable[str], shared: Collection[str] = ()) -> set[str]:
+        wanted = {name: name in shared for name in names}
+        missing = [name for name in wanted if not self._holds(name, shared=wanted[name])]
+        if missing:
+            how = [wanted[name] for name in missing]
+            rows = self.all(TRY_LOCK, names=missing, shared=how)
+            self._note_locks({row["name"]: wanted[row["name"]] for row in rows})
+        return {name for name in wanted if self._holds(name, shared=wanted[name])}
+
+    def shares(self, name: str) -> bool:
+        return self._locked.get(name, False)
 
     def now(self) -> float:
         if self._now is None:
             self._now = float(self.all(f"select {NOW} as now")[0]["now"])
         return self._now
+
+    def _holds(self, name: str, *, shared: bool) -> bool:
+        """Tell whether it has locked this name, and has it for itself unless `shared` will do."""
+        return name in self._locked and (shared or not self._locked[name])
+
+    def _note_locks(self, shared: dict[str, bool]) -> None:
+        for name, is_shared in shared.items():
+            self._locked[name] = is_shared and self._locked.get(name, True)
 
     def _run_all(self, sql: str, values: list[tuple[object, ...]]) -> int:
         self._cursor.executemany(sql, values)

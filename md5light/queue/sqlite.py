@@ -11,7 +11,7 @@ import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,11 +89,14 @@ class SQLiteTransaction(Transaction):
         execute, now = self._connection.execute, {"now": self._now}
         return [execute(by_position, values(row | now)).rowcount for row in rows]
 
-    def lock(self, names: Iterable[str]) -> None:
+    def lock(self, names: Iterable[str], shared: Collection[str] = ()) -> None:
         """Do nothing: the file's write lock excludes all other writers."""
 
-    def try_lock(self, names: Iterable[str]) -> set[str]:
+    def try_lock(self, names: Iterable[str], shared: Collection[str] = ()) -> set[str]:  # noqa: ARG002
         return set(names)
+
+    def shares(self, name: str) -> bool:  # noqa: ARG002 - it shares nothing
+        return False
 
     def now(self) -> float:
         return self._now

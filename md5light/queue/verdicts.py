@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from enum import Enum
+from typing import TypeGuard
 
 from md5light.errors import Failure
 from md5light.job import Hashed, Job
@@ -79,7 +80,7 @@ class Verdicts:
         self, standing: Standing, job: Job, outcome: Hashed | Failure, others: int, now: float
     ) -> Verdict:
         trouble = standing.trouble
-        if isinstance(outcome, Failure) and _is_word(outcome) and not _is_own(job, trouble):
+        if is_word(outcome) and not _is_own(job, trouble):
             trouble = standing.trouble = trouble or Host(job.host, most=self._per_host)
             word = Word.of(outcome, job.started_at or 0.0)
             # A job that waits alone has its own attempts.
@@ -92,9 +93,9 @@ class Verdicts:
         return Verdict.OWN
 
 
-def _is_word(failure: Failure) -> bool:
+def is_word(outcome: Hashed | Failure) -> TypeGuard[Failure]:
     """Tell whether it is the word of the job's own host: jobs are counted by no other."""
-    return failure.of_host and not failure.redirected
+    return isinstance(outcome, Failure) and outcome.of_host and not outcome.redirected
 
 
 def _is_own(job: Job, trouble: Host | None) -> bool:
