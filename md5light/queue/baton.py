@@ -14,7 +14,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import threading
-from multiprocessing.synchronize import BoundedSemaphore
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import BoundedSemaphore
 
 #: seconds that a process waits for the baton, longer than most transactions take
 WAIT_SECONDS = 0.02
