@@ -34,7 +34,8 @@ LIST_HEAD = b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\
 #: by class: all that md5light uses or overrides beyond waitress' documented interface
 RELIED_ON: dict[type, str] = {
     channel.HTTPChannel: """error_task_class parser_class readable received handle_close request
-        requests outbufs addr creation_time total_outbufs_len last_activity""",
+        requests outbufs addr creation_time total_outbufs_len last_activity
+        check_client_disconnected""",
     parser.HTTPRequestParser: """received parse_header completed expect_continue headers_finished
         chunked content_length body_bytes_received error version headers path command adj""",
     server.BaseWSGIServer: "channel_class handle_accept set_socket_options fix_addr adj",

@@ -466,6 +466,15 @@ def temporary_files(pid: int) -> list[str]:
     return [link for link in links if link.endswith(" (deleted)")]
 
 
+def test_a_manifest_whose_client_has_gone_is_not_written(service: Service) -> None:
+    batch_id = taken(post(service, b"\n".join(LINE + b"%d" % n for n in range(5000))))["id"]
+    path = f"/batches/{batch_id}/manifest"
+    with connect(service) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    service.commands[0].wait_for_line(rf" path={path} status=499 ")
+    assert len(manifest(service, batch_id).text.splitlines()) == 5000
+
+
 def test_only_so_many_large_lists_are_taken_at_once(service: Service) -> None:
     head = b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
     with contextlib.ExitStack() as opened:

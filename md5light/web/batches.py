@@ -93,7 +93,8 @@ class BatchAPI:
         pieces = writing.write(
             entries, asked.format, names=asked.names, partial=asked.partial, header=batch.header
         )
-        return manifests.answer(self._pacing.each(pieces), batch, asked)
+        awaited = manifests.while_awaited(self._pacing.each(pieces), bottle.request.environ)
+        return manifests.answer(awaited, batch, asked)
 
     def cancel(self, batch_id: str) -> Answer:
         canceled = self._batches.cancel(batch_id)

@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
-from typing import BinaryIO, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 from md5light import __version__
 from md5light.batch import Batch
@@ -72,6 +72,15 @@ def headers(batch: Batch, asked: Options) -> dict[str, str]:
     if not batch.ended:
         return {"Cache-Control": "no-store"}
     return {"Cache-Control": "private, no-cache", "ETag": etag(batch, asked)}
+
+
+def while_awaited(pieces: Iterable[bytes], environ: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield `pieces` until the client has gone; then raise the Problem 499, which the log shows."""
+    has_gone = environ["waitress.client_disconnected"]
+    for piece in pieces:
+        if has_gone():
+            raise Problem(499, "client_gone", "The client closed its connection.")
+        yield piece
 
 
 def answer(pieces: Iterable[bytes], batch: Batch, asked: Options) -> Answer:

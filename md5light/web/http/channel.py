@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import socket
 import time
 from typing import Any
 
@@ -94,6 +95,18 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _under_way(self) -> list[Parser]:
         return [*self.requests, *([self.request] if self.request else [])]
+
+    def check_client_disconnected(self) -> bool:
+        """Tell the application, which is given this in its environ, whether its client has gone.
+
+        waitress would not know: it reads nothing while it answers.
+        """
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def readable(self) -> bool:
         self._parse()
