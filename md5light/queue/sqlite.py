@@ -129,6 +129,7 @@ class SQLite(SharedCommits):
         super().__init__()
         self.path = Path(path)
         self.name = path
+        self._reporting = _Reporting(path)
         self._durable = durable
         self._clock = clock
         self._baton = baton or contextlib.nullcontext()
@@ -157,7 +158,7 @@ class SQLite(SharedCommits):
             return work(SQLiteTransaction(connection, self._clock()))
 
     def compact(self) -> int:
-        with self._reporting():
+        with self._reporting:
             before = self._size_without_log()
             # From now on pages are given back after each purge, as in new files.
             self._writer.execute("pragma auto_vacuum = incremental")
@@ -188,7 +189,7 @@ class SQLite(SharedCommits):
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[SQLiteTransaction]:
         self._check_identity()  # before others begin to wait for this transaction
-        with self._reporting(), self._baton:
+        with self._reporting, self._baton:
             _retry(self._writer, "begin immediate", LOCK_SECONDS)
             try:
                 yield SQLiteTransaction(self._writer, self._clock())
@@ -227,7 +228,7 @@ class SQLite(SharedCommits):
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
-        with self._reporting():
+        with self._reporting:
             try:
                 connection = self._readers.pop()
             except IndexError:
@@ -236,16 +237,6 @@ class SQLite(SharedCommits):
                 yield connection
             finally:
                 self._readers.append(connection)
-
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """Raise DatabaseUnavailable for an unusable file; programming errors stay as they are."""
-        try:
-            yield
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise
-        except sqlite3.Error as error:
-            raise DatabaseUnavailable(f"database {self.path}: {error}") from error
 
     def _check_identity(self) -> None:
         """Raise DatabaseReplaced when the file or its log is no longer the one that was opened.
@@ -299,6 +290,21 @@ class SQLite(SharedCommits):
     def _tables(self, transaction: Transaction) -> set[str]:
         rows = transaction.all("select name from sqlite_master where type = 'table'")
         return {row["name"] for row in rows}
+
+
+class _Reporting:
+    """Raises DatabaseUnavailable for an unusable file; programming errors stay as they are."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        mistakes = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
+        if isinstance(error, sqlite3.Error) and not isinstance(error, mistakes):
+            raise DatabaseUnavailable(f"database {self._path}: {error}") from error
 
 
 @contextlib.contextmanager
