@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from md5light.web.forms import completed
 from md5light.web.tokens import digest
@@ -61,6 +61,26 @@ def test_a_card_is_canceled_tried_again_and_removed(
     page.get_by_role("button", name="Remove other.txt from the list").click()
     expect(page.locator("#jobs")).to_be_hidden()
     expect(page.locator("#url")).to_be_focused()
+
+
+def test_an_action_that_is_refused_after_the_page_was_refreshed_is_not_lost(
+    open_page: Open, states: States
+) -> None:
+    path = states.job(**RUNNING)
+    page = open_page(path)
+    held: list[Route] = []
+    page.route("**/cancel", lambda route: held.append(route))
+    page.get_by_role("button", name="Cancel").click()
+    for _ in range(2):
+        with page.expect_response(f"**{path}"):
+            pass
+    page.route("**/cancel", refuse)
+    refuse(held.pop())
+    expect(page.locator("h1")).to_have_text("Refused")
+
+
+def refuse(route: Route) -> None:
+    route.fulfill(status=401, content_type="text/html", body="<h1>Refused</h1>")
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["script", "no script"])

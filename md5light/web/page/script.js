@@ -278,8 +278,10 @@ async function look(slot) {
   try {
     const { status, page } = await load(list ? addressOf(slot.dataset.item) : location.href);
     const fresh = page.querySelector("[data-slot]");
-    if (fresh) update(slot, fresh);
-    else if (status === 404 && list) forget(slot);
+    // A form out of the document can't be submitted, as `change` may have to.
+    const isBusy = slot.querySelector("[aria-disabled=true]");
+    if (fresh && !isBusy) update(slot, fresh);
+    if (status === 404 && list) forget(slot);
     if (!list && fresh) document.title = page.title;
   } catch {
     // out of reach; the next look may succeed
