@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkProcess
+from multiprocessing.synchronize import BoundedSemaphore
 from typing import NoReturn
 
 from md5light.config import Config
@@ -98,7 +99,7 @@ class Pool:
         log.info("database_opened", database=database.name)
         _raise_descriptor_limit(config.worker.descriptors)
         self._database_outage = Outage(log, "database_unavailable", "database_available")
-        self._listener = listen(config.queue.database)
+        self._listener = listen(config.queue.database, _semaphore())
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         #: a worker writes a byte here when it begins to work
         self._begun_read, self._begun_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -239,6 +240,14 @@ class Pool:
     def _seconds_to_next_start(self) -> float:
         starts = [child.start_at for child in self._children if child.start_at is not None]
         return max(0.0, min(starts, default=math.inf) - time.monotonic())
+
+
+def _semaphore() -> BoundedSemaphore | None:
+    """Make a semaphore for all workers; None where the system has none (without /dev/shm)."""
+    try:
+        return multiprocessing.get_context("fork").BoundedSemaphore(1)
+    except OSError:
+        return None
 
 
 def _fork(work: Callable[[str], NoReturn], name: str) -> ForkProcess:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests.child import Child
+from tests.origin import Origin
+from tests.service import Service
+
+#: begins a command line that runs where nothing can be made in /dev/shm
+WITHOUT_SEMAPHORES = [
+    *("unshare", "--mount", "sh", "-ec"),
+    'mount -t tmpfs -o ro none /dev/shm && exec "$@"',
+    "sh",
+]
 
 #: `other(work)` runs `work` in a process of its own; `begins(other)` tells whether it has the baton
 PROCESSES = """
-import os, resource, select, signal, sys
+import multiprocessing, os, select, signal
 from md5light.queue.baton import Baton
+
+def new(wait_seconds):
+    return Baton(multiprocessing.get_context("fork").BoundedSemaphore(1), wait_seconds)
 
 started = []
 
@@ -28,7 +44,7 @@ def begins(process, seconds):
 """
 
 ONE_AFTER_THE_OTHER = """
-baton = Baton(60)
+baton = new(60)
 with baton:
     process = other()
     print(begins(process, 0.2))
@@ -36,7 +52,7 @@ print(begins(process, 30))
 """
 
 HOLDER_KILLED = """
-baton = Baton(0.5)
+baton = new(0.5)
 killed = other(lambda: os.kill(os.getpid(), signal.SIGKILL))
 os.wait()
 for _ in range(2):
@@ -46,21 +62,13 @@ for _ in range(2):
 """
 
 HOLDER_STOPPED = """
-baton = Baton(0.1)
+baton = new(0.1)
 stopped = other(signal.pause)
 begins(stopped, 30)
 for _ in range(3):
     process = other()
     print(begins(process, 30))
 os.kill(started[0], signal.SIGKILL)
-"""
-
-NO_SEMAPHORES = """
-resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-baton = Baton(60)
-for _ in range(2):
-    with baton:
-        print("writes")
 """
 
 
@@ -85,5 +93,11 @@ def test_a_holder_that_is_stopped_keeps_no_other_from_writing() -> None:
     assert lines(HOLDER_STOPPED) == ["True", "True", "True"]
 
 
-def test_it_is_without_effect_where_there_are_no_semaphores() -> None:
-    assert lines(NO_SEMAPHORES) == ["writes", "writes"]
+@pytest.mark.slow
+def test_a_pool_works_where_the_system_has_no_semaphores(tmp_path: Path, origin: Origin) -> None:
+    with Service(tmp_path) as service:
+        service.start_server()
+        service.enter = WITHOUT_SEMAPHORES
+        service.start_pool("--processes", "2")
+        jobs = [service.submit(origin.serve(f"/{number}", b"hello")) for number in range(4)]
+        assert {service.result(job)["status"] for job in jobs} == {"done"}

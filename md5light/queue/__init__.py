@@ -9,6 +9,7 @@ from pathlib import Path
 from md5light.config.database_url import PREFIX
 from md5light.errors import DatabaseError
 from md5light.queue import bell
+from md5light.queue.baton import Baton, Semaphore
 from md5light.queue.database import Database, Listener
 from md5light.queue.sqlite import SQLite
 
@@ -49,13 +50,16 @@ def open_database(
     )
 
 
-def listen(location: str) -> Listener:
-    """Return the listener by which idle workers wait for new jobs."""
+def listen(location: str, semaphore: Semaphore | None = None) -> Listener:
+    """Return the listener by which idle workers wait for new jobs.
+
+    `semaphore` lets its processes write one after the other, where an engine needs that.
+    """
     if location.startswith(POSTGRESQL):
         from md5light.queue.listener import NotifyListener
 
         return NotifyListener(location)
-    return bell.BellListener(Path(location))
+    return bell.BellListener(Path(location), Baton(semaphore) if semaphore else None)
 
 
 def _require_psycopg() -> None:

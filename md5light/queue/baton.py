@@ -12,31 +12,25 @@ for long. After that it passes the baton on all the same.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import BoundedSemaphore
+from typing import Protocol
 
 #: seconds that a process waits for the baton, longer than most transactions take
 WAIT_SECONDS = 0.02
 
 
+class Semaphore(Protocol):
+    """A bounded semaphore of one place, for the processes that share the baton."""
+
+    def acquire(self, *, timeout: float) -> bool: ...
+    def release(self) -> None: ...
+
+
 class Baton:
-    """What a process of a pool holds while it writes, in a `with` block.
+    """What a process holds while it writes, in a `with` block."""
 
-    A pool makes one before it forks. Where the system has no semaphores for several processes (no
-    /dev/shm) it is without effect.
-    """
-
-    def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(self, semaphore: Semaphore, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._semaphore = semaphore
         self._wait_seconds = wait_seconds
-        self._semaphore: BoundedSemaphore | threading.BoundedSemaphore
-        try:
-            self._semaphore = multiprocessing.get_context("fork").BoundedSemaphore(1)
-        except OSError:
-            self._semaphore = threading.BoundedSemaphore(1)
 
     def __enter__(self) -> None:
         self._semaphore.acquire(timeout=self._wait_seconds)

@@ -28,10 +28,10 @@ class BellListener(Listener):
     Each ring wakes one of the processes that share the listener.
     """
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, baton: Baton | None = None) -> None:
         self._path = database.with_name(f"{database.name}-bell-{os.getpid()}")
         self._owner = os.getpid()
-        self.baton = Baton()
+        self.baton = baton
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         try:
