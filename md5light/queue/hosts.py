@@ -179,7 +179,8 @@ class Hosts:
 
     def __init__(self, per_host: int) -> None:
         self.per_host = per_host or UNLIMITED
-        #: hosts whose locks this process does not share, as it has seen them last
+        #: hosts whose locks this process does not share: in trouble, or with jobs set aside, when
+        #: it saw them last
         self._unshared: set[str] = set()
 
     def lock(
@@ -297,6 +298,7 @@ class Hosts:
 
     def tidy(self, transaction: Transaction) -> None:
         """Delete hosts whose trouble is long over, and correct times after a clock was set back."""
+        self._unshared.clear()  # it must not grow; what is still true is soon seen again
         transaction.run(FORGET, remembered=REMEMBERED_SECONDS)
         transaction.run(AFTER_CLOCK_SET_BACK)
 

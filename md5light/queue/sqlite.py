@@ -92,7 +92,11 @@ class SQLiteTransaction(Transaction):
     def lock(self, names: Iterable[str], shared: Collection[str] = ()) -> None:
         """Do nothing: the file's write lock excludes all other writers."""
 
-    def try_lock(self, names: Iterable[str], shared: Collection[str] = ()) -> set[str]:  # noqa: ARG002
+    def try_lock(
+        self,
+        names: Iterable[str],
+        shared: Collection[str] = (),  # noqa: ARG002 - nothing is locked
+    ) -> set[str]:
         return set(names)
 
     def shares(self, name: str) -> bool:  # noqa: ARG002 - it shares nothing
