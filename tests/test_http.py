@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import re
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -64,6 +65,19 @@ def exchange(service: Service, sent: bytes) -> bytes:
     with connect(service) as client:
         client.sendall(sent)
         return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def test_the_answer_reaches_a_client_that_goes_on_sending_a_refused_body(service: Service) -> None:
+    with connect(service) as client:
+        client.sendall(b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n")
+        ending = select.poll()
+        ending.register(client, select.POLLRDHUP)
+        assert ending.poll(30_000)  # the server has sent all, and closed its side
+        for _ in range(2):
+            client.sendall(b"x" * 10_000)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"body_too_large" in answer
 
 
 def memory_kib(pid: int) -> int:
@@ -287,7 +301,7 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.parametrize(
     ("soft", "hard", "limit", "connections"),
-    [(256, 256, 256, 104), (256, 4096, 1152, 1000), (4096, 4096, 4096, 1000), (40, 40, 40, 32)],
+    [(256, 256, 256, 72), (256, 4096, 1184, 1000), (4096, 4096, 4096, 1000), (40, 40, 40, 32)],
 )
 def test_connections_fit_the_descriptors(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, limit: int, connections: int

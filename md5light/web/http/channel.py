@@ -13,6 +13,7 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
 from md5light.web.answers import ERRORS, Problem, as_json_body, list_too_large, too_many_lists
+from md5light.web.http.lingering import Lingering
 from md5light.web.http.parser import Bounds, Parser, TooManyLists
 from md5light.web.middleware import StartResponse, observed
 
@@ -38,6 +39,7 @@ class Refusal(ErrorTask):  # type: ignore[misc]
         }
         (body,) = observed(self._refuse)(environ, self._start)
         self.set_close_on_finish()
+        self.channel.has_refused = True
         self.content_length = len(body)
         self.write(body)
 
@@ -71,8 +73,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     #: what was read and not parsed yet
     ahead = b""
 
-    def __init__(self, bounds: Bounds, *arguments: Any, **named: Any) -> None:
+    #: it is closed after a refusal, whose request may still be coming in
+    has_refused = False
+
+    def __init__(self, bounds: Bounds, lingering: Lingering, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._lingering = lingering
         self.parser_class = functools.partial(Parser, bounds)
 
     @property
@@ -138,6 +144,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """
         if self.socket is None:  # the loop tells of a client's reset twice, as end and as error
             return
+        if self.has_refused:
+            self._lingering.keep(self.socket)
         with contextlib.suppress(OSError):
             for _ in range(DRAINED_READS):
                 if not self.socket.recv(65536):

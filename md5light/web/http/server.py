@@ -21,6 +21,7 @@ from md5light.logs import Log
 from md5light.signals import StopSignals
 from md5light.web.answers import MAX_BODY_BYTES
 from md5light.web.http.channel import Channel
+from md5light.web.http.lingering import MAX_LINGERING, Lingering
 from md5light.web.http.parser import MAX_HEADER_BYTES, MEMORY_BYTES, Bounds, list_adjustments
 from md5light.web.http.places import MAX_LISTS, MAX_MANIFESTS, Places
 from md5light.web.http.threads import Threads
@@ -35,7 +36,8 @@ ACCEPTS = 16
 MAX_CONNECTIONS = 1000
 
 #: descriptors for other things than connections: for each thread, and for the log, pipes and more
-THREAD_DESCRIPTORS, OTHER_DESCRIPTORS = 8, 24 + MAX_LISTS + MAX_MANIFESTS
+THREAD_DESCRIPTORS = 8
+OTHER_DESCRIPTORS = 24 + MAX_LISTS + MAX_MANIFESTS + MAX_LINGERING
 
 #: errors of accept(2) that are a shortage of this machine
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -69,6 +71,7 @@ class HTTPServer:
         self._signals = signals
         self._connections = _connections(threads)
         self._threads = Threads(threads)
+        self._lingering = Lingering()
         for listening in sockets:  # waitress takes either Unix sockets or those of TCP in one go
             self._serve(app, listening)
         entries = list(self._loop.values())
@@ -77,7 +80,7 @@ class HTTPServer:
         for listener in self._listeners:
             adjustments = list_adjustments(listener.adj, max_list_bytes)
             bounds = Bounds(max_list_bytes, adjustments, places.have)
-            listener.channel_class = functools.partial(Channel, bounds)
+            listener.channel_class = functools.partial(Channel, bounds, self._lingering)
             listener.handle_accept = functools.partial(self._accept, listener)
         self._shortage_at = -math.inf
         _Waker(signals, self._loop)
@@ -100,6 +103,7 @@ class HTTPServer:
     def turn(self, seconds: float) -> None:
         """Do what the sockets are ready for, waiting up to `seconds` for one."""
         self._make_room(len(self._loop) + ACCEPTS - self._connections)
+        self._lingering.close_old()
         pause = self._shortage_at + SHORTAGE_SECONDS - time.monotonic()
         if pause <= 0:
             self._accept_again()
