@@ -78,6 +78,16 @@ def test_the_answer_reaches_a_client_that_goes_on_sending_a_refused_body(service
         answer = b"".join(iter(lambda: client.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"body_too_large" in answer
+        wait_until(lambda: not is_open(client))
+
+
+def is_open(client: socket.socket) -> bool:
+    """Tell whether the other end still takes what is sent."""
+    try:
+        client.send(b"x")
+    except OSError:
+        return False
+    return True
 
 
 def memory_kib(pid: int) -> int:

@@ -7,12 +7,14 @@ us would lose our answer.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections import deque
 
-#: seconds for which such a connection stays open; what it brings is not read
-LINGER_SECONDS = 1.0
+#: seconds for which such a connection stays open; what it brings is not read, so a client that
+#: sends much waits for so long
+LINGER_SECONDS = 0.5
 
 #: such connections at once; one more closes the oldest
 MAX_LINGERING = 32
@@ -32,8 +34,9 @@ class Lingering:
             self._kept.append((time.monotonic() + LINGER_SECONDS, twin))
             twin.shutdown(socket.SHUT_WR)
 
-    def close_old(self) -> None:
-        """Close those that have been kept long enough."""
+    def close_old(self) -> float:
+        """Close those that have been kept long enough; return how soon the next will have been."""
         now = time.monotonic()
         while self._kept and (self._kept[0][0] <= now or len(self._kept) > MAX_LINGERING):
             self._kept.popleft()[1].close()
+        return self._kept[0][0] - now if self._kept else math.inf

@@ -103,7 +103,7 @@ class HTTPServer:
     def turn(self, seconds: float) -> None:
         """Do what the sockets are ready for, waiting up to `seconds` for one."""
         self._make_room(len(self._loop) + ACCEPTS - self._connections)
-        self._lingering.close_old()
+        seconds = min(seconds, self._lingering.close_old())
         pause = self._shortage_at + SHORTAGE_SECONDS - time.monotonic()
         if pause <= 0:
             self._accept_again()
