@@ -67,7 +67,7 @@ def exchange(service: Service, sent: bytes) -> bytes:
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
-def test_the_answer_reaches_a_client_that_goes_on_sending_a_refused_body(service: Service) -> None:
+def test_the_answer_reaches_a_client_that_still_sends_a_refused_body(service: Service) -> None:
     with connect(service) as client:
         client.sendall(b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n")
         ending = select.poll()

@@ -225,7 +225,7 @@ class PostgreSQL(SharedCommits):
         (row,) = cursor.fetchall()
         return self._clock() if self._clock else float(next(iter(row.values())))
 
-    def _committed(self, transaction: Transaction, writes: int) -> None:  # noqa: ARG002 - for SQLite
+    def _committed(self, transaction: Transaction, writes: int) -> None:  # noqa: ARG002 - SQLite's
         """Wake all listeners, after the transaction: commits with a NOTIFY wait for each other."""
         sql = "select pg_notify(:channel, '')"
         if transaction.rings:

@@ -7,7 +7,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from md5light import __version__
 from md5light.batch import Batch
@@ -15,6 +15,7 @@ from md5light.errors import Refused
 from md5light.lists.formats import FORMS
 from md5light.web import forms
 from md5light.web.answers import RETRY_AFTER_SECONDS, Answer, Problem
+from md5light.web.middleware import Environ, has_client_gone
 
 #: statuses of lines that a request may select
 STATUSES = ("waiting", "running", "hashed", "matched", "mismatched", "failed", "canceled")
@@ -74,11 +75,10 @@ def headers(batch: Batch, asked: Options) -> dict[str, str]:
     return {"Cache-Control": "private, no-cache", "ETag": etag(batch, asked)}
 
 
-def while_awaited(pieces: Iterable[bytes], environ: Mapping[str, Any]) -> Iterator[bytes]:
+def while_awaited(pieces: Iterable[bytes], environ: Environ) -> Iterator[bytes]:
     """Yield `pieces` until the client has gone; then raise the Problem 499, which the log shows."""
-    has_gone = environ["waitress.client_disconnected"]
     for piece in pieces:
-        if has_gone():
+        if has_client_gone(environ):
             raise Problem(499, "client_gone", "The client closed its connection.")
         yield piece
 

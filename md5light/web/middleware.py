@@ -152,6 +152,11 @@ def _is_name(authority: str) -> bool:
     return False
 
 
+def has_client_gone(environ: Environ) -> bool:
+    """Tell whether the client has closed its connection while its request is being answered."""
+    return bool(environ["waitress.client_disconnected"]())
+
+
 def observed(app: WSGI) -> WSGI:
     """Wrap `app`: each request gets an id and a line in the log, an exception becomes a 500.
 
